@@ -1,0 +1,72 @@
+"""stillhouse: search student architectures with distillation as the judge, under a device limit.
+
+The public names load their modules at first use, so that importing the package is quick and has
+no effects.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse.api import SearchResult, Student, evaluate, search
+    from stillhouse.data.task import Task, load_task, task_from_dataset
+    from stillhouse.device.latency import Latency, Workload
+    from stillhouse.errors import StillhouseError
+    from stillhouse.search.optuna_strategy import OptunaStrategy
+    from stillhouse.search.pareto import pareto_front
+    from stillhouse.search.strategy import Strategy
+    from stillhouse.search.trial import Trial
+    from stillhouse.space.architecture import BertArchitecture
+    from stillhouse.space.default import default_space
+    from stillhouse.space.search_space import Dimension, SearchSpace
+
+__all__ = [
+    "BertArchitecture",
+    "Dimension",
+    "Latency",
+    "OptunaStrategy",
+    "SearchResult",
+    "SearchSpace",
+    "StillhouseError",
+    "Strategy",
+    "Student",
+    "Task",
+    "Trial",
+    "Workload",
+    "default_space",
+    "evaluate",
+    "load_task",
+    "pareto_front",
+    "search",
+    "task_from_dataset",
+]
+
+_HOMES = {
+    "BertArchitecture": "space.architecture",
+    "Dimension": "space.search_space",
+    "Latency": "device.latency",
+    "OptunaStrategy": "search.optuna_strategy",
+    "SearchResult": "api",
+    "SearchSpace": "space.search_space",
+    "StillhouseError": "errors",
+    "Strategy": "search.strategy",
+    "Student": "api",
+    "Task": "data.task",
+    "Trial": "search.trial",
+    "Workload": "device.latency",
+    "default_space": "space.default",
+    "evaluate": "api",
+    "load_task": "data.task",
+    "pareto_front": "search.pareto",
+    "search": "api",
+    "task_from_dataset": "data.task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stillhouse' has no attribute {name!r}")
+    return getattr(import_module(f"stillhouse.{_HOMES[name]}"), name)

@@ -1,0 +1,219 @@
+"""The jobs of stillhouse as functions: the command line calls these and nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.data.task import Task, TaskSettings, load_task, task_from_dataset
+from stillhouse.errors import SettingsError
+from stillhouse.export.checkpoint import read_metrics
+from stillhouse.model.teachers import Teacher
+from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
+from stillhouse.recipe.open_workbench import open_workbench
+from stillhouse.recipe.single import distil_student
+from stillhouse.recipe.task_search import search_task
+from stillhouse.report import write_report
+from stillhouse.run.directory import RunDirectory, open_run
+from stillhouse.run.progress import LoggingNarrator, Narrator
+from stillhouse.run.settings import RunSettings, apply_overrides, settings_from_dict
+from stillhouse.search.pareto import pareto_front
+from stillhouse.search.record import read_trials
+from stillhouse.search.trial import Trial
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IN_MEMORY = "in-memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """A finished student.
+
+    Attributes:
+        path: Folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        metrics: Content of its `metrics.json`.
+    """
+
+    path: Path
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a search left.
+
+    Attributes:
+        trials: All finished trials, by number.
+        front: Trials that no other one beats in both quality and latency, fastest first.
+        students: Finished students by rank; the first is the best within the limits.
+        path: The run directory.
+        report: The report page.
+    """
+
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    students: tuple[Student, ...]
+    path: Path
+    report: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A teacher and a task that are objects in memory, where a run has such."""
+
+    teacher: Teacher | None = None
+    task: Task | None = None
+
+
+def run_search_job(
+    settings: RunSettings,
+    path: Path,
+    narrator: Narrator,
+    given: Given = Given(),
+) -> SearchResult:
+    """Searches, distils, exports and reports; resumes what `path` holds."""
+    with open_run(path, settings) as run:
+        if run.is_complete:
+            return _result(run)
+        bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+        search_task(bench)
+        _close(run)
+        return _result(run)
+
+
+def run_distill_job(
+    settings: RunSettings,
+    path: Path,
+    narrator: Narrator,
+    given: Given = Given(),
+) -> Student:
+    """Distils the one student that the settings name; resumes what `path` holds."""
+    if settings.student is None:
+        raise SettingsError(
+            "student is missing: give a shape (layers=3,hidden_size=384), a folder or a hub id"
+        )
+    with open_run(path, settings) as run:
+        if not run.is_complete:
+            bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+            distil_student(bench, settings.student)
+            _close(run)
+        folder = run.student(1)
+        return Student(path=folder, metrics=read_metrics(folder))
+
+
+def evaluate(name: str | Path, task: TaskSettings | Task | str) -> Evaluation:
+    """Scores a checkpoint on the dev set of a task.
+
+    Args:
+        name: Folder or hub id.
+        task: A task, its settings, or its name such as `glue/sst2`.
+    """
+    settings = TaskSettings(name=task) if isinstance(task, str) else task
+    loaded = settings if isinstance(settings, Task) else load_task(settings)
+    longest = settings.max_length if isinstance(settings, TaskSettings) else 128
+    return evaluate_checkpoint(str(name), loaded, max_length=longest)
+
+
+def search(  # noqa: PLR0913  the one public door; everything else is in `settings`
+    *,
+    teacher: str | PreTrainedModel = "scratch",
+    task: str | Task | Dataset = "embedded",
+    limit: Mapping[str, float] | None = None,
+    seconds: float | None = None,
+    candidates: int | None = None,
+    run: str | Path | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    text: tuple[str, ...] = (),
+    label: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    narrator: Narrator | None = None,
+) -> SearchResult:
+    """Searches students of a teacher for a task within limits, and distils the best.
+
+    Args:
+        teacher: Hub id, folder, `scratch`, or a model in memory (then with its `tokenizer`).
+        task: Name such as `glue/sst2`, a CSV path, a `Task`, or a `Dataset` (then with `text` and
+            `label` columns).
+        limit: By name (`latency_ms`, `speedup`, `size_mb`, `parameters`); without any, twice the
+            teacher's speed.
+        seconds: Time for everything, the final training included.
+        candidates: Candidates to train at most.
+        run: Run directory; a temporary one if not given. The same call resumes it.
+        tokenizer: Tokeniser of a teacher in memory.
+        text: Text columns, one or two.
+        label: Label column.
+        settings: Any other settings, as in a settings file.
+        narrator: Told the progress; by default it goes to the log.
+
+    Returns:
+        Trials, Pareto front, students.
+    """
+    overrides: dict[str, Any] = {f"limit.{name}": value for name, value in (limit or {}).items()}
+    if seconds is not None:
+        overrides["search.seconds"] = seconds
+    if candidates is not None:
+        overrides["search.candidates"] = candidates
+    given = Given(
+        teacher=None if isinstance(teacher, str) else _teacher_in_memory(teacher, tokenizer),
+        task=_task_in_memory(task, text, label),
+    )
+    overrides["teacher.model"] = teacher if isinstance(teacher, str) else IN_MEMORY
+    overrides["task.name"] = task if isinstance(task, str) else IN_MEMORY
+    if isinstance(task, str) and text:
+        overrides["task.text"] = list(text)
+    if isinstance(task, str) and label is not None:
+        overrides["task.label"] = label
+    resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
+    path = Path(tempfile.mkdtemp(prefix="stillhouse-")) if run is None else Path(run)
+    return run_search_job(resolved, path, narrator or LoggingNarrator(), given)
+
+
+def _teacher_in_memory(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+) -> Teacher:
+    if tokenizer is None:
+        raise SettingsError("a teacher in memory needs its tokenizer: pass tokenizer=...")
+    if not hasattr(model, "classifier"):
+        raise SettingsError(
+            f"a teacher in memory must be a sequence-classification model, got "
+            f"{type(model).__name__}"
+        )
+    return Teacher(name=IN_MEMORY, model=model, tokenizer=tokenizer, has_trained_head=True)
+
+
+def _task_in_memory(
+    task: str | Task | Dataset, text: tuple[str, ...], label: str | None
+) -> Task | None:
+    if isinstance(task, str):
+        return None
+    if isinstance(task, Task):
+        return task
+    if not text or label is None:
+        raise SettingsError(
+            f"a Dataset as task needs its columns: pass text=('sentence',), label='label'; it has "
+            f"{task.column_names}"
+        )
+    return task_from_dataset(task, text=text, label=label)
+
+
+def _close(run: RunDirectory) -> None:
+    run.clear_work()
+    run.update_state({"status": "complete"})
+    write_report(run.path)
+
+
+def _result(run: RunDirectory) -> SearchResult:
+    trials = read_trials(run.storage_url)
+    return SearchResult(
+        trials=tuple(trials),
+        front=tuple(pareto_front(trials)),
+        students=tuple(Student(path=f, metrics=read_metrics(f)) for f in run.students()),
+        path=run.path,
+        report=run.path / "report.html",
+    )

@@ -1,0 +1,318 @@
+"""The commands of stillhouse."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli.settings import gather_settings
+from stillhouse.errors import StillhouseError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stillhouse.api import Student
+
+app = typer.Typer(
+    name="stillhouse",
+    help="Search student architectures of a teacher and distil the best that a limit allows.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+out = Console()
+err = Console(stderr=True)
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(help="Hub id or folder of a BERT-shaped encoder, or 'scratch'."),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(help="glue/sst2 and the like, a CSV file, or 'embedded'."),
+]
+RunOption = Annotated[
+    Path, typer.Option("--run", help="Run directory; the same command again resumes it.")
+]
+TextOption = Annotated[str | None, typer.Option(help="Text column of a CSV file, or two: a,b.")]
+LabelOption = Annotated[str | None, typer.Option(help="Label column of a CSV file.")]
+DevOption = Annotated[
+    str | None, typer.Option(help="CSV file for reports; otherwise a tenth is set aside.")
+]
+MetricOption = Annotated[str | None, typer.Option(help="Primary metric, such as f1_macro.")]
+UnlabelledOption = Annotated[
+    str | None, typer.Option(help="File of extra texts that only the teacher labels.")
+]
+FinetuneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-finetune",
+        help="auto (unless the checkpoint has a trained head), always or never.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting: path=value, such as search.epochs=2. Repeatable."),
+]
+SettingsArgument = Annotated[
+    Path | None, typer.Argument(help="YAML settings file; options given beside it win.")
+]
+
+
+@app.command()
+def search(
+    settings_file: SettingsArgument = None,
+    *,
+    teacher: TeacherOption = None,
+    task: TaskOption = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="latency_ms=5, speedup=3, size_mb=40 or parameters=1e7. Repeatable."),
+    ] = None,
+    run: RunOption = Path("runs/search"),
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+    unlabelled: UnlabelledOption = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time for the whole run: 45m, 1h30m, 90s.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="Candidates to train, at most.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Optuna sampler: random, tpe, gp or nsga2.")
+    ] = None,
+    teacher_finetune: FinetuneOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Search students for a teacher and a task, and distil the best within the limits.
+
+    Example: stillhouse search --teacher google-bert/bert-base-uncased --task glue/sst2
+    --limit latency_ms=5 --run runs/sst2
+    """
+    settings = gather_settings(
+        settings_file,
+        {
+            "teacher.model": teacher,
+            "teacher.finetune": teacher_finetune,
+            "task.name": task,
+            "task.text": None if text is None else text.split(","),
+            "task.label": label,
+            "task.dev": dev,
+            "task.metric": metric,
+            "task.unlabelled": unlabelled,
+            "search.candidates": candidates,
+            "search.strategy": strategy,
+            "seed": seed,
+        },
+        limits=limit or (),
+        time=time,
+        overrides=overrides or (),
+    )
+    from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
+
+    with resumable(run):
+        result = run_search_job(settings, run, RichNarrator(err))
+    _print_students(result.students)
+    best = result.students[0]
+    err.print(
+        f"\nDone. Load the best with AutoModelForSequenceClassification.from_pretrained("
+        f"'{best.path}'), and open {result.report}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def distill(
+    settings_file: SettingsArgument = None,
+    *,
+    teacher: TeacherOption = None,
+    student: Annotated[
+        str | None,
+        typer.Option(help="A shape (layers=3,hidden_size=384), a folder or a hub id."),
+    ] = None,
+    task: TaskOption = None,
+    run: RunOption = Path("runs/distill"),
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+    unlabelled: UnlabelledOption = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training set.")] = None,
+    teacher_finetune: FinetuneOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Distil one given student, without a search.
+
+    Example: stillhouse distill --teacher google-bert/bert-base-uncased
+    --student layers=3,hidden_size=384 --task glue/sst2
+    """
+    settings = gather_settings(
+        settings_file,
+        {
+            "teacher.model": teacher,
+            "teacher.finetune": teacher_finetune,
+            "task.name": task,
+            "task.text": None if text is None else text.split(","),
+            "task.label": label,
+            "task.dev": dev,
+            "task.metric": metric,
+            "task.unlabelled": unlabelled,
+            "student": student,
+            "final.epochs": epochs,
+            "seed": seed,
+        },
+        overrides=overrides or (),
+    )
+    from stillhouse.api import run_distill_job  # noqa: PLC0415  torch loads after parsing
+
+    with resumable(run):
+        finished = run_distill_job(settings, run, RichNarrator(err))
+    _print_students([finished])
+    err.print(f"\nDone. The student lies in {finished.path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub id.")],
+    *,
+    task: TaskOption = None,
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+) -> None:
+    """Score a checkpoint on the dev set of a task.
+
+    Example: stillhouse evaluate runs/sst2/students/1 --task glue/sst2
+    """
+    settings = gather_settings(
+        None,
+        {
+            "task.name": task,
+            "task.text": None if text is None else text.split(","),
+            "task.label": label,
+            "task.dev": dev,
+            "task.metric": metric,
+        },
+    )
+    from stillhouse.api import evaluate as evaluate_model  # noqa: PLC0415  torch loads after parsing
+
+    quiet_libraries()
+    result = evaluate_model(model, settings.task)
+    for position, (name, value) in enumerate(result.scores.items()):
+        interval = (
+            f"  (95 % interval {result.low:.4f} to {result.high:.4f})" if not position else ""
+        )
+        out.print(f"{name} {value:.4f}{interval}", highlight=False)
+    out.print(f"{result.count} dev examples of {result.task}", highlight=False, markup=False)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+    """Write the report page of a run, finished or not."""
+    from stillhouse.report import write_report  # noqa: PLC0415  plotly loads after parsing
+
+    if not (run / "settings.yaml").exists():
+        raise StillhouseError(f"{run} is no run directory: it has no settings.yaml")
+    out.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(run: RunOption = Path("runs/demo")) -> None:
+    """Run the whole job on texts that every Python brings: no downloads of data or weights."""
+    from stillhouse.cli.demo import DEMO  # noqa: PLC0415  settings load pydantic
+
+    settings = gather_settings(None, DEMO)
+    from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
+
+    with resumable(run):
+        result = run_search_job(settings, run, RichNarrator(err))
+    _print_students(result.students)
+    err.print(f"\nDone. Open {result.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def resumable(run: Path) -> Iterator[None]:
+    """Turns Ctrl-C into a word on how to go on, and exit code 130."""
+    quiet_libraries()
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(
+            f"\nStopped. What was finished is kept in {run}; the same command again goes on there.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def quiet_libraries() -> None:
+    """Takes the loading bars and reports of libraries off the screen; warnings stay."""
+    from datasets.utils.logging import disable_progress_bar  # noqa: PLC0415  heavy import
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415  heavy import
+
+    disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def _print_students(students: Sequence[Student]) -> None:
+    if not students:
+        return
+    first = students[0].metrics
+    table = Table(title=f"Students (latency: {first['workload_label']})")
+    for column in ("rank", "architecture", first["metric"], "of teacher", "ms", "faster", "limit"):
+        table.add_column(column)
+    for rank, student in enumerate(students, start=1):
+        table.add_row(str(rank), *_row(student.metrics))
+    out.print(table)
+    out.print(
+        f"teacher: {first['metric']} {first['teacher_quality']:.4f}, "
+        f"{first['teacher_latency_ms']:.2f} ms",
+        highlight=False,
+    )
+
+
+def _row(metrics: Any) -> list[str]:
+    fraction = metrics["quality_fraction"]
+    return [
+        metrics["architecture_label"],
+        f"{metrics['quality']:.4f}",
+        "-" if fraction is None else f"{fraction:.1%}",
+        f"{metrics['latency_ms']:.2f}",
+        f"{metrics['speedup']:.2f}x",
+        "within" if metrics["within_limit"] else "over",
+    ]
+
+
+def main() -> None:
+    """Runs a command; errors of a user are one clear message and an exit code above 0."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app(standalone_mode=True)
+    except StillhouseError as error:
+        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        raise SystemExit(EXIT_ERROR) from None
+    except OSError as error:
+        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        raise SystemExit(EXIT_ERROR) from error

@@ -1,0 +1,201 @@
+"""Tokenised examples, kept as flat arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillhouse.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+TEXTS_AT_ONCE = 8_192
+NO_CLASS = -100
+"""Class of an unlabelled example; PyTorch's cross-entropy leaves it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedSet:
+    """N tokenised examples, one after the other without padding.
+
+    Attributes:
+        input_ids: Token numbers of all examples, int32.
+        token_type_ids: Text (0 or 1) that each token belongs to, int8.
+        offsets: `[N + 1]` int64; example i holds the tokens `offsets[i]:offsets[i + 1]`.
+        labels: `[N]` int64 classes or float32 numbers; `None` without labels.
+        pad_id: Token number to pad with.
+        longest: Tokens of the longest example.
+    """
+
+    input_ids: NDArray[np.int32]
+    token_type_ids: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    pad_id: int = 0
+    longest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Checks that the arrays belong together.
+
+        Raises:
+            DataError: If their lengths disagree.
+        """
+        examples, tokens = len(self.offsets) - 1, len(self.input_ids)
+        if (
+            examples < 0
+            or self.offsets[-1] != tokens
+            or len(self.token_type_ids) != tokens
+            or (self.labels is not None and len(self.labels) != examples)
+        ):
+            raise DataError(
+                f"an encoded set of {examples} examples and {tokens} tokens needs as many labels, "
+                "token types and a last offset of the number of tokens"
+            )
+        object.__setattr__(self, "longest", int(self.lengths.max(initial=0)))
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """`[N]` tokens of every example."""
+        return np.diff(self.offsets)
+
+    def select(self, indices: NDArray[np.int64] | Sequence[int]) -> EncodedSet:
+        """Copies the given examples, in the given order.
+
+        Args:
+            indices: Positions of examples, 0 to N - 1.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        lengths = self.lengths[chosen]
+        offsets = _to_offsets(lengths)
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        return EncodedSet(
+            input_ids=self.input_ids[tokens],
+            token_type_ids=self.token_type_ids[tokens],
+            offsets=offsets,
+            labels=None if self.labels is None else self.labels[chosen],
+            pad_id=self.pad_id,
+        )
+
+    def fingerprint(self) -> str:
+        """Gives the SHA-256, in hexadecimal, of every array."""
+        digest = hashlib.sha256(f"pad {self.pad_id}".encode())
+        for array in (self.input_ids, self.token_type_ids, self.offsets, self.labels):
+            if array is None:
+                digest.update(b"none")
+                continue
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> EncodedSet:
+    """Tokenises every example.
+
+    Args:
+        dataset: Columns `text_a`, perhaps `text_b`, perhaps `label`.
+        tokenizer: A tokeniser; token types of one without them are 0.
+        max_length: Most tokens of an example, special ones included; the tokeniser's own limit
+            holds as well. The longer text of a pair is cut first.
+    """
+    plain = dataset.with_format(None)
+    limit = min(max_length, tokenizer.model_max_length)
+    parts = [
+        _encode_texts(plain[start : start + TEXTS_AT_ONCE], tokenizer, limit)
+        for start in range(0, len(plain), TEXTS_AT_ONCE)
+    ]
+    lengths = _joined([lengths for _, _, lengths in parts], np.int64)
+    return EncodedSet(
+        input_ids=_joined([ids for ids, _, _ in parts], np.int32),
+        token_type_ids=_joined([types for _, types, _ in parts], np.int8),
+        offsets=_to_offsets(lengths),
+        labels=_labels(plain),
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+
+def concatenate(sets: Sequence[EncodedSet]) -> EncodedSet:
+    """Joins sets, one after the other.
+
+    Examples of a set without labels get -100 (classes) or NaN (numbers) where another set has
+    labels.
+
+    Args:
+        sets: At least one set.
+
+    Raises:
+        DataError: If there is no set, or the sets are padded or labelled in different ways.
+    """
+    if not sets:
+        raise DataError("there is no encoded set to join; give at least one")
+    kinds = {part.labels.dtype for part in sets if part.labels is not None}
+    if len(kinds) > 1 or len({part.pad_id for part in sets}) > 1:
+        raise DataError(
+            "encoded sets with classes and with numbers, or of different tokenisers, cannot be "
+            "joined; encode them alike"
+        )
+    dtype = kinds.pop() if kinds else None
+    return EncodedSet(
+        input_ids=np.concatenate([part.input_ids for part in sets]),
+        token_type_ids=np.concatenate([part.token_type_ids for part in sets]),
+        offsets=_to_offsets(np.concatenate([part.lengths for part in sets])),
+        labels=None
+        if dtype is None
+        else np.concatenate([_labels_or_filler(part, dtype) for part in sets]),
+        pad_id=sets[0].pad_id,
+    )
+
+
+def _encode_texts(
+    columns: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, limit: int
+) -> tuple[NDArray[np.int32], NDArray[np.int8], NDArray[np.int64]]:
+    encoding = tokenizer(
+        columns["text_a"],
+        columns.get("text_b"),
+        truncation=True,
+        max_length=limit,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
+    )
+    rows: list[list[int]] = encoding["input_ids"]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    tokens = int(lengths.sum())
+    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=tokens)
+    if "token_type_ids" not in encoding:
+        return ids, np.zeros(tokens, dtype=np.int8), lengths
+    types = chain.from_iterable(encoding["token_type_ids"])
+    return ids, np.fromiter(types, dtype=np.int8, count=tokens), lengths
+
+
+def _labels(dataset: Dataset) -> NDArray[np.int64] | NDArray[np.float32] | None:
+    if "label" not in dataset.column_names:
+        return None
+    labels = np.asarray(dataset[:]["label"])
+    return labels.astype(np.float32) if labels.dtype.kind == "f" else labels.astype(np.int64)
+
+
+def _labels_or_filler(part: EncodedSet, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if part.labels is not None:
+        return part.labels
+    return np.full(len(part), np.nan if dtype.kind == "f" else NO_CLASS, dtype=dtype)
+
+
+def _to_offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _joined(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)

@@ -1,0 +1,135 @@
+"""Workloads and latencies: every figure carries what was run, how it was obtained, its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from scipy import stats
+
+from stillhouse.errors import DeviceError, SettingsError
+from stillhouse.model.precision import Precision
+from stillhouse.space.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What a latency is the latency of.
+
+    Attributes:
+        batch: Examples in one request.
+        length: Tokens of each example.
+        precision: Arithmetic of weights and activations.
+        threads: Processor threads; 0 on a GPU, where they do not matter.
+    """
+
+    length: int
+    batch: int = 1
+    precision: Precision = "float32"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses an impossible workload."""
+        if self.length < 1 or self.batch < 1 or self.threads < 0:
+            raise SettingsError(
+                f"workload: batch and length must be at least 1, threads not negative; got {self}"
+            )
+
+    @property
+    def label(self) -> str:
+        """One line for a person: `batch 1, length 64, float32, 2 threads`."""
+        threads = f", {self.threads} threads" if self.threads else ""
+        return f"batch {self.batch}, length {self.length}, {self.precision}{threads}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Time of one forward pass, in milliseconds.
+
+    Attributes:
+        median_ms: Median over the runs.
+        low_ms: Lower end of the median's 95 % interval.
+        high_ms: Upper end of it; a limit is met when this is below the limit.
+        p10_ms: 10th percentile of the runs.
+        p90_ms: 90th percentile of the runs.
+        runs: Passes timed; 0 for a figure that was looked up.
+        how: How the figure is known.
+        device: Name of the device.
+        workload: What was run.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    how: Literal["measured", "table"]
+    device: str
+    workload: Workload
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns plain data for records and files."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A student's latency and its teacher's, obtained side by side.
+
+    Attributes:
+        student: Latency of the student.
+        teacher: Latency of the teacher in the same minute, so that a ratio survives a busy machine.
+    """
+
+    student: Latency
+    teacher: Latency
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the student is."""
+        return self.teacher.median_ms / self.student.median_ms
+
+
+class Device(Protocol):
+    """Something that tells latencies for architectures under a workload."""
+
+    @property
+    def name(self) -> str:
+        """What stands beside every figure, such as the processor's name and runtime."""
+        ...
+
+    def compare(self, architecture: Architecture, workload: Workload) -> Comparison:
+        """Tells the latency of a student of `architecture` beside the teacher's.
+
+        Raises:
+            DeviceError: If the device cannot tell it.
+        """
+        ...
+
+
+def summarise(times_ms: Sequence[float], *, device: str, workload: Workload) -> Latency:
+    """Summarises timed passes.
+
+    Args:
+        times_ms: At least 6 passes; fewer give no 95 % interval of a median.
+        device: Name of the device.
+        workload: What was run.
+    """
+    if len(times_ms) < 6:  # noqa: PLR2004  2 · 0.5⁶ < 0.05: below it the interval does not exist
+        raise DeviceError(f"{len(times_ms)} timed runs: a median needs at least 6 for its interval")
+    interval: Any = stats.quantile_test(times_ms, p=0.5).confidence_interval(confidence_level=0.95)
+    p10, median, p90 = np.percentile(times_ms, [10, 50, 90])
+    return Latency(
+        median_ms=float(median),
+        low_ms=float(interval.low),
+        high_ms=float(interval.high),
+        p10_ms=float(p10),
+        p90_ms=float(p90),
+        runs=len(times_ms),
+        how="measured",
+        device=device,
+        workload=workload,
+    )

@@ -1,0 +1,67 @@
+"""Layer maps: which teacher layers each student layer learns from.
+
+All indices are 0-based in the code; the rules are stated 1-based, as the papers have them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, assert_never
+
+LayerMapName: TypeAlias = Literal["uniform", "last", "uniform_last"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerLink:
+    """One student layer and the teacher layers whose states it learns, concatenated."""
+
+    student: int
+    teacher: tuple[int, ...]
+
+
+def uniform_layer(student_layer: int, student_layers: int, teacher_layers: int) -> int:
+    """Teacher layer ⌈i·L_T/L_S⌉ (1-based i) of a uniform map, so that the last meets the last.
+
+    Integer arithmetic: 0-based floor(i·L_T/L_S), as some re-implementations have it, never
+    reaches the teacher's last layer.
+    """
+    return -(-(student_layer + 1) * teacher_layers // student_layers) - 1
+
+
+def layer_links(
+    name: LayerMapName, student_layers: int, teacher_layers: int
+) -> tuple[LayerLink, ...]:
+    """Builds a layer map.
+
+    Args:
+        name: `uniform` spreads the teacher's layers over the student's; `last` links only the two
+            last layers; `uniform_last` links student layer i to its uniform layer and to teacher
+            layer L_T − L_S + i (KD-NAS, arXiv 2303.09639 v2; ours starts the uniform half 1-based).
+        student_layers: L_S, >= 1.
+        teacher_layers: L_T, >= 1.
+
+    Returns:
+        Links in the order of student layers.
+    """
+    match name:
+        case "last":
+            return (LayerLink(student=student_layers - 1, teacher=(teacher_layers - 1,)),)
+        case "uniform":
+            return tuple(
+                LayerLink(student=i, teacher=(uniform_layer(i, student_layers, teacher_layers),))
+                for i in range(student_layers)
+            )
+        case "uniform_last":
+            offset = teacher_layers - student_layers
+            return tuple(
+                LayerLink(
+                    student=i,
+                    teacher=(
+                        uniform_layer(i, student_layers, teacher_layers),
+                        max(0, offset + i),
+                    ),
+                )
+                for i in range(student_layers)
+            )
+        case _:
+            assert_never(name)

@@ -1,0 +1,74 @@
+"""Losses as pure functions; argument order is student, teacher, mask.
+
+Arithmetic is in float32, the teacher is detached inside, sums are divided by the number of kept
+items, and an empty mask gives 0.
+
+Letters in names: B batch, T tokens, D hidden, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the name that everybody knows
+
+IGNORED_LABEL = -100
+"""Class of an example that has no label."""
+
+
+def kl_teacher_student(
+    student_BC: Tensor, teacher_BC: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Divergence KL(teacher ‖ student) of softened class distributions, times temperature².
+
+    Args:
+        student_BC: Student logits.
+        teacher_BC: Teacher logits.
+        temperature: Divides both logits, > 0; the factor temperature² keeps the gradient's scale.
+
+    Returns:
+        Mean over examples, in nats; 0 where both distributions agree.
+
+    Source: Hinton et al. 2015, section 2.
+    """
+    student_log_BC = F.log_softmax(student_BC.float() / temperature, dim=-1)
+    teacher_log_BC = F.log_softmax(teacher_BC.detach().float() / temperature, dim=-1)
+    divergence_B = F.kl_div(student_log_BC, teacher_log_BC, log_target=True, reduction="none").sum(
+        dim=-1
+    )
+    return divergence_B.sum() / max(divergence_B.numel(), 1) * temperature**2
+
+
+def output_mse(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
+    """Mean squared difference of outputs: the logit loss of a regression task."""
+    squared_BC = (student_BC.float() - teacher_BC.detach().float()).square()
+    return squared_BC.sum() / max(squared_BC.numel(), 1)
+
+
+def hidden_mse(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean squared difference of hidden states over real tokens and features.
+
+    Args:
+        student_BTD: Student states, already projected to the teacher's width.
+        teacher_BTD: Teacher states.
+        mask_BT: 1 at real tokens, 0 at padding.
+    """
+    squared_BT = (student_BTD.float() - teacher_BTD.detach().float()).square().mean(dim=-1)
+    kept_BT = mask_BT.to(squared_BT.dtype)
+    return (squared_BT * kept_BT).sum() / kept_BT.sum().clamp(min=1)
+
+
+def label_cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Cross-entropy with gold classes, in nats; examples of class `IGNORED_LABEL` do not count."""
+    kept_B = labels_B != IGNORED_LABEL
+    summed = F.cross_entropy(
+        logits_BC.float(), labels_B, ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    return summed / kept_B.sum().clamp(min=1)
+
+
+def label_mse(outputs_B1: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean squared error to gold scores; examples whose score is NaN do not count."""
+    kept_B = ~torch.isnan(labels_B)
+    error_B = outputs_B1.float().squeeze(-1) - torch.nan_to_num(labels_B.float())
+    return (error_B.square() * kept_B).sum() / kept_B.sum().clamp(min=1)

@@ -1,0 +1,231 @@
+"""The teacher's signals, asked live or read from a memory-mapped cache.
+
+Every candidate of a search sees the same examples, so the teacher runs over them once. The cache
+keeps logits and the hidden states of the layers that some loss names, ragged (no padding), as
+float16 states and float32 logits.
+
+Letters in names: B batch, T tokens, D hidden, C classes, N examples, L layers, P tokens of all
+examples in a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from stillhouse.data.batching import collate, plan_ordered
+from stillhouse.distill.signals import SignalReader, Signals
+from stillhouse.files import folder_written_aside
+from stillhouse.model.anatomy import label_count
+from stillhouse.model.precision import autocast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from stillhouse.data.batching import Batch
+    from stillhouse.data.encoding import EncodedSet
+    from stillhouse.model.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+META_FILE = "meta.json"
+
+
+class TeacherSignals(Protocol):
+    """Where the training loop gets the teacher's signals of a batch."""
+
+    def __call__(self, batch: Batch) -> Signals:
+        """Returns detached signals of the batch's examples, padded like the batch."""
+        ...
+
+
+class LiveTeacher:
+    """Asks the teacher itself, for data that is seen only once or too large to keep."""
+
+    def __init__(
+        self, teacher: PreTrainedModel, layers: frozenset[int], precision: Precision
+    ) -> None:
+        """Hooks the layers of the teacher whose hidden states are read."""
+        teacher.eval()
+        self._reader = SignalReader(teacher, layers)
+        self._precision = precision
+
+    def __call__(self, batch: Batch) -> Signals:  # noqa: D102
+        with torch.no_grad(), autocast(self._reader.model.device, self._precision):
+            return self._reader(batch)
+
+
+class CachedTeacher:
+    """Reads signals that were computed once."""
+
+    def __init__(
+        self,
+        *,
+        logits_NC: NDArray[np.float32],
+        hidden_PLD: NDArray[np.float16] | None,
+        layers: tuple[int, ...],
+        offsets: NDArray[np.int64],
+    ) -> None:
+        """Keeps the arrays, memory-mapped or not.
+
+        Args:
+            logits_NC: Logits of all examples, in the encoded set's order.
+            hidden_PLD: Hidden states of all tokens in a row, or `None` where no loss reads them.
+            layers: Teacher layer of each row of axis L.
+            offsets: `[N+1]` first token of each example on axis P.
+        """
+        self._logits_NC = logits_NC
+        self._hidden_PLD = hidden_PLD
+        self._layers = layers
+        self._offsets = offsets
+
+    def __call__(self, batch: Batch) -> Signals:  # noqa: D102
+        indices = batch.indices.cpu().numpy()
+        device = batch.input_ids.device
+        logits_BC = torch.from_numpy(self._logits_NC[indices]).to(device)
+        if self._hidden_PLD is None:
+            return Signals(logits_BC=logits_BC)
+        lengths = self._offsets[indices + 1] - self._offsets[indices]
+        rows_BT = np.arange(batch.input_ids.shape[1])[None, :]
+        real_BT = rows_BT < lengths[:, None]
+        positions_P = (self._offsets[indices][:, None] + rows_BT)[real_BT]
+        states_BTLD = np.zeros((*real_BT.shape, *self._hidden_PLD.shape[1:]), dtype=np.float16)
+        states_BTLD[real_BT] = self._hidden_PLD[positions_P]
+        states = torch.from_numpy(states_BTLD).to(device)
+        return Signals(
+            logits_BC=logits_BC,
+            hidden_BTD={layer: states[:, :, row] for row, layer in enumerate(self._layers)},
+        )
+
+
+def cache_bytes(encoded: EncodedSet, layers: frozenset[int], hidden: int, labels: int) -> int:
+    """Tells how large the cache of a set would be, in bytes."""
+    tokens = int(encoded.offsets[-1])
+    return tokens * len(layers) * hidden * 2 + len(encoded) * labels * 4
+
+
+def cache_key(
+    teacher_hash: str, encoded: EncodedSet, layers: frozenset[int], precision: Precision
+) -> str:
+    """Names a cache after all that its content depends on."""
+    parts = (teacher_hash, encoded.fingerprint(), str(sorted(layers)), precision)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+
+
+def cached_teacher(  # noqa: PLR0913  what a cache depends on, and where it lies
+    teacher: PreTrainedModel,
+    encoded: EncodedSet,
+    layers: frozenset[int],
+    *,
+    directory: Path,
+    teacher_hash: str,
+    precision: Precision,
+    limit_gb: float,
+    on_progress: Callable[[float], None] | None = None,
+) -> TeacherSignals:
+    """Returns the teacher's signals for a set, computed now or read from an earlier cache.
+
+    Args:
+        teacher: The frozen model.
+        encoded: Examples whose `Batch.indices` later index the cache.
+        layers: Teacher layers (0-based) whose hidden states some loss reads.
+        directory: Folder of all caches; each lies in its own folder below.
+        teacher_hash: Identifies the teacher's weights.
+        precision: Arithmetic of the teacher's forward pass.
+        limit_gb: Largest cache, in 10⁹ bytes; a larger one, or one that leaves the disk less than
+            a tenth of its space, is not written and the teacher is asked live.
+        on_progress: Told the finished fraction, 0..1.
+    """
+    folder = directory / cache_key(teacher_hash, encoded, layers, precision)
+    if not (folder / META_FILE).exists():
+        config = teacher.config
+        size = cache_bytes(encoded, layers, config.hidden_size, label_count(config))
+        directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(directory).free
+        if size > limit_gb * 1e9 or size > 0.9 * free:
+            logger.warning(
+                "teacher cache of %.1f GB is over its limit (%.1f GB; %.1f GB free): asking the "
+                "teacher at every step instead",
+                size / 1e9,
+                limit_gb,
+                free / 1e9,
+            )
+            return LiveTeacher(teacher, layers, precision)
+        with folder_written_aside(folder) as aside:
+            _fill_cache(teacher, encoded, layers, aside, precision, on_progress)
+    return _open_cache(folder, encoded)
+
+
+def _open_cache(folder: Path, encoded: EncodedSet) -> CachedTeacher:
+    layers = tuple(json.loads((folder / META_FILE).read_text())["layers"])
+    hidden = np.load(folder / "hidden.npy", mmap_mode="r") if layers else None
+    return CachedTeacher(
+        logits_NC=np.load(folder / "logits.npy"),
+        hidden_PLD=hidden,
+        layers=layers,
+        offsets=encoded.offsets,
+    )
+
+
+@torch.no_grad()
+def _fill_cache(
+    teacher: PreTrainedModel,
+    encoded: EncodedSet,
+    layers: frozenset[int],
+    folder: Path,
+    precision: Precision,
+    on_progress: Callable[[float], None] | None,
+) -> None:
+    ordered = sorted(layers)
+    logits_NC = np.empty((len(encoded), label_count(teacher.config)), dtype=np.float32)
+    hidden_PLD = None
+    if ordered:
+        shape = (int(encoded.offsets[-1]), len(ordered), teacher.config.hidden_size)
+        hidden_PLD = np.lib.format.open_memmap(
+            folder / "hidden.npy", mode="w+", dtype=np.float16, shape=shape
+        )
+    teacher.eval()
+    done = 0
+    with SignalReader(teacher, layers) as reader:
+        for indices in plan_ordered(encoded.lengths, batch_size=64):
+            batch = collate(encoded, indices).to(teacher.device)
+            with autocast(teacher.device, precision):
+                signals = reader(batch)
+            logits_NC[indices] = signals.logits_BC.float().cpu().numpy()
+            if hidden_PLD is not None:
+                _write_states(hidden_PLD, encoded.offsets, indices, batch, signals, ordered)
+            done += len(indices)
+            if on_progress is not None:
+                on_progress(done / len(encoded))
+    if hidden_PLD is not None:
+        hidden_PLD.flush()
+    np.save(folder / "logits.npy", logits_NC)
+    (folder / META_FILE).write_text(json.dumps({"layers": ordered}))
+
+
+def _write_states(
+    hidden_PLD: NDArray[np.float16],
+    offsets: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    batch: Batch,
+    signals: Signals,
+    layers: list[int],
+) -> None:
+    states_BTLD = torch.stack([signals.hidden_BTD[layer] for layer in layers], dim=2)
+    real_BT = batch.attention_mask.bool()
+    columns = torch.arange(real_BT.shape[1], device=real_BT.device)
+    first = torch.from_numpy(offsets[indices]).to(real_BT.device)
+    positions_P = (first[:, None] + columns)[real_BT].cpu().numpy()
+    limit = torch.finfo(torch.float16).max
+    kept = states_BTLD[real_BT].float().clamp(-limit, limit)
+    hidden_PLD[positions_P] = kept.to(torch.float16).cpu().numpy()

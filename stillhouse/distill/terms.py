@@ -1,0 +1,143 @@
+"""Terms: a loss, its weight, and the signals that it reads. A training objective is their sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.distill.losses import (
+    hidden_mse,
+    kl_teacher_student,
+    label_cross_entropy,
+    label_mse,
+    output_mse,
+)
+
+if TYPE_CHECKING:
+    from stillhouse.data.batching import Batch
+    from stillhouse.distill.layer_maps import LayerLink
+    from stillhouse.distill.signals import Signals
+
+
+class Term(Protocol):
+    """One weighted part of a training objective."""
+
+    @property
+    def weight(self) -> float:
+        """Factor of the loss in the sum."""
+        ...
+
+    @property
+    def student_layers(self) -> frozenset[int]:
+        """Student layers whose hidden states the loss reads (0-based)."""
+        ...
+
+    @property
+    def teacher_layers(self) -> frozenset[int]:
+        """Teacher layers whose hidden states the loss reads (0-based)."""
+        ...
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether the loss needs the teacher at all."""
+        ...
+
+    @property
+    def projection(self) -> nn.Module | None:
+        """Weights that are trained with the student and thrown away after."""
+        ...
+
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:
+        """Returns the unweighted loss of one batch as a float32 scalar."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelTerm:
+    """Cross-entropy with gold classes, or squared error to gold scores."""
+
+    weight: float = 1.0
+    is_regression: bool = False
+    student_layers: frozenset[int] = frozenset()
+    teacher_layers: frozenset[int] = frozenset()
+    reads_teacher: bool = False
+    projection: None = None
+
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102, ARG002
+        assert batch.labels is not None
+        loss = label_mse if self.is_regression else label_cross_entropy
+        return loss(student.logits_BC, batch.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogitTerm:
+    """The teacher's outputs: KL(teacher ‖ student), or squared difference for a regression."""
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    is_regression: bool = False
+    student_layers: frozenset[int] = frozenset()
+    teacher_layers: frozenset[int] = frozenset()
+    reads_teacher: bool = True
+    projection: None = None
+
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102, ARG002
+        assert teacher is not None
+        if self.is_regression:
+            return output_mse(student.logits_BC, teacher.logits_BC)
+        return kl_teacher_student(
+            student.logits_BC, teacher.logits_BC, temperature=self.temperature
+        )
+
+
+class HiddenTerm:
+    """Hidden states of linked layers: mean squared difference after one shared projection.
+
+    The projection maps the student's width to that of the linked teacher states, concatenated; it
+    is left out where the widths agree.
+    """
+
+    reads_teacher = True
+
+    def __init__(
+        self,
+        *,
+        links: tuple[LayerLink, ...],
+        student_hidden: int,
+        teacher_hidden: int,
+        weight: float,
+        seed: int,
+    ) -> None:
+        """Makes the projection.
+
+        Args:
+            links: The layer map; every link has the same number of teacher layers.
+            student_hidden: Width of the student.
+            teacher_hidden: Width of the teacher.
+            weight: Factor in the objective.
+            seed: First weights of the projection.
+        """
+        self.weight = weight
+        self.links = links
+        self.student_layers = frozenset(link.student for link in links)
+        self.teacher_layers = frozenset(layer for link in links for layer in link.teacher)
+        width = teacher_hidden * len(links[0].teacher)
+        self.projection: nn.Module | None = None
+        if width != student_hidden:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.projection = nn.Linear(student_hidden, width)
+
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102
+        assert teacher is not None
+        losses = []
+        for link in self.links:
+            student_BTD = student.hidden_BTD[link.student]
+            if self.projection is not None:
+                student_BTD = self.projection(student_BTD)
+            teacher_BTD = torch.cat([teacher.hidden_BTD[layer] for layer in link.teacher], dim=-1)
+            losses.append(hidden_mse(student_BTD, teacher_BTD, batch.attention_mask))
+        return torch.stack(losses).mean()

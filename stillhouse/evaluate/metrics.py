@@ -1,0 +1,219 @@
+"""Metrics of classification and regression (scikit-learn's and SciPy's), and their intervals.
+
+Shapes: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from stillhouse.data.metric_names import (
+    CLASSIFICATION_METRICS,
+    REGRESSION_METRICS,
+    MetricName,
+    metric_name,
+)
+from stillhouse.errors import DataError, SettingsError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+LOWER_QUANTILE, UPPER_QUANTILE = 0.025, 0.975
+"""Ends of a 95 % interval."""
+
+
+def metric_names() -> tuple[str, ...]:
+    """Gives the name of every metric."""
+    return (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+
+
+def score(metrics: Sequence[str], logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Scores predictions.
+
+    Args:
+        metrics: Names of metrics, see `metric_names`. `f1` is that of class 1 of two; `f1_macro`
+            is the mean over the classes that occur among labels or predictions.
+        logits: `[N, C]` for classes, `[N, 1]` or `[N]` for regression.
+        labels: `[N]` classes from 0, or numbers.
+
+    Returns:
+        The scores by name, higher better. A correlation (and `mcc`) with a constant is 0.
+
+    Raises:
+        SettingsError: If a metric does not exist or does not fit the number of classes.
+        DataError: If the examples are none, or logits and labels do not belong together.
+        TrainingError: If a logit is not finite.
+    """
+    return {name: _answers(name, logits, labels).score() for name in metrics}
+
+
+def bootstrap(
+    metric: str, logits: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1_000
+) -> tuple[float, float]:
+    """Gives the 95 % percentile interval of a score over resampled examples.
+
+    Args:
+        metric: Name of the metric.
+        logits: `[N, C]`, or `[N, 1]` for regression.
+        labels: `[N]` classes or numbers.
+        seed: Decides the resamples.
+        resamples: How many times N examples are drawn with replacement.
+
+    Returns:
+        The interval's ends, lower first.
+
+    Raises:
+        SettingsError, DataError, TrainingError: As `score`.
+    """
+    answers = _answers(metric, logits, labels)
+    draws = _resampled(len(answers), seed=seed, resamples=resamples)
+    return _interval([answers.score(chosen) for chosen in draws])
+
+
+def paired_bootstrap(
+    metric: str,
+    logits_a: ArrayLike,
+    logits_b: ArrayLike,
+    labels: ArrayLike,
+    seed: int,
+    resamples: int = 1_000,
+) -> tuple[float, float, float]:
+    """Compares two models on the same examples.
+
+    Args:
+        metric: Name of the metric.
+        logits_a: `[N, C]`, or `[N, 1]` for regression, of the first model.
+        logits_b: The same of the second model.
+        labels: `[N]` classes or numbers.
+        seed: Decides the resamples.
+        resamples: How many times N examples are drawn with replacement.
+
+    Returns:
+        Score of the first less score of the second, and the lower and upper end of that
+        difference's 95 % percentile interval.
+
+    Raises:
+        SettingsError, DataError, TrainingError: As `score`.
+    """
+    first, second = _answers(metric, logits_a, labels), _answers(metric, logits_b, labels)
+    draws = _resampled(len(first), seed=seed, resamples=resamples)
+    differences = [first.score(chosen) - second.score(chosen) for chosen in draws]
+    return (first.score() - second.score(), *_interval(differences))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Answers:
+    """Checked predictions beside their labels: `[N]` class numbers, or `[N]` real numbers."""
+
+    metric: MetricName
+    predictions: NDArray[Any]
+    labels: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def score(self, chosen: NDArray[np.int64] | None = None) -> float:
+        """Scores the chosen examples, all by default."""
+        predictions, labels = self.predictions, self.labels
+        if chosen is not None:
+            predictions, labels = predictions[chosen], labels[chosen]
+        match self.metric:
+            case "accuracy":
+                return float(sklearn_metrics.accuracy_score(labels, predictions))
+            case "f1":
+                return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0.0))
+            case "f1_macro":
+                return float(
+                    sklearn_metrics.f1_score(
+                        labels, predictions, average="macro", zero_division=0.0
+                    )
+                )
+            case "mcc":
+                return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
+            case "pearson":
+                return _correlation(stats.pearsonr, predictions, labels)
+            case "spearman":
+                return _correlation(stats.spearmanr, predictions, labels)
+            case _:
+                assert_never(self.metric)
+
+
+def _correlation(
+    statistic: Callable[..., Any], predictions: NDArray[Any], labels: NDArray[Any]
+) -> float:
+    """Gives a correlation; 0 with a constant, where SciPy gives NaN and a warning."""
+    if min(np.ptp(predictions), np.ptp(labels)) == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        value = float(statistic(predictions, labels).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+def _answers(metric: str, logits: ArrayLike, labels: ArrayLike) -> _Answers:
+    """Checks logits and labels and turns logits into predictions.
+
+    Raises:
+        SettingsError, DataError, TrainingError: As `score`.
+    """
+    name = metric_name(metric)
+    logits_NC, labels_N = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    logits_NC = logits_NC[:, None] if logits_NC.ndim == 1 else logits_NC
+    if logits_NC.ndim != 2 or labels_N.shape != logits_NC.shape[:1] or not labels_N.size:  # noqa: PLR2004
+        raise DataError(
+            f"metrics need logits of shape [N, C] and labels of shape [N], N at least 1, but got "
+            f"{list(logits_NC.shape)} and {list(labels_N.shape)}"
+        )
+    if not np.isfinite(logits_NC).all():
+        raise TrainingError("logits hold NaN or infinity: training diverged; lower learning rates")
+    classes = logits_NC.shape[1]
+    _check_fit(name, classes)
+    if name in REGRESSION_METRICS:
+        if not np.isfinite(labels_N).all():
+            raise DataError("labels hold NaN or infinity; score labelled examples only")
+        return _Answers(
+            metric=name, predictions=logits_NC[:, 0], labels=labels_N.astype(np.float64)
+        )
+    if labels_N.dtype.kind not in "iub" or labels_N.min() < 0 or labels_N.max() >= classes:
+        raise DataError(
+            f"labels are class numbers 0 to {classes - 1}, but hold {labels_N.dtype} numbers from "
+            f"{labels_N.min()} to {labels_N.max()}; score labelled examples only"
+        )
+    predictions_N = logits_NC.argmax(axis=1)
+    return _Answers(metric=name, predictions=predictions_N, labels=labels_N.astype(np.int64))
+
+
+def _check_fit(metric: MetricName, classes: int) -> None:
+    match metric:
+        case "pearson" | "spearman":
+            fits, need = classes == 1, "one output (regression)"
+        case "f1":
+            fits, need = classes == 2, "two classes; choose f1_macro for more"  # noqa: PLR2004
+        case "accuracy" | "f1_macro" | "mcc":
+            fits, need = classes > 1, "an output for every class"
+        case _:
+            assert_never(metric)
+    if not fits:
+        raise SettingsError(f"metric {metric!r} needs {need}, but the model has {classes} outputs")
+
+
+def _resampled(examples: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Yields `[N]` examples drawn with replacement, `resamples` times."""
+    if resamples < 1:
+        raise SettingsError(f"a bootstrap has at least one resample, but resamples is {resamples}")
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(examples, size=examples)
+
+
+def _interval(scores: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(scores, (LOWER_QUANTILE, UPPER_QUANTILE))
+    return float(low), float(high)

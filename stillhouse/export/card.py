@@ -1,0 +1,56 @@
+"""The model card that lies beside every exported student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CARD = """---
+library_name: transformers
+tags: [knowledge-distillation, neural-architecture-search, stillhouse]
+---
+
+# {architecture}
+
+A student of `{teacher}`, distilled for the task `{task}` with stillhouse.
+
+| measure | student | teacher |
+| --- | --- | --- |
+| {metric} (dev, n = {quality_count}) | {quality:.4f} | {teacher_quality:.4f} |
+| its 95 % interval | {quality_low:.4f} to {quality_high:.4f} | |
+| latency (median) | {latency_ms:.3f} ms | {teacher_latency_ms:.3f} ms |
+| parameters | {parameters:,} | {teacher_parameters:,} |
+
+Latency on {device}: {workload}; {speedup:.2f} times the teacher's speed.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+classify("a sentence of the task")
+```
+
+First weights: {initialisation}. The student was chosen on examples held out of the training set;
+the measures above are of the dev set, read once. The teacher's licence and the licence of the
+training data apply.
+"""
+
+
+def model_card(metrics: Mapping[str, Any], *, teacher: str, task: str) -> str:
+    """Writes the card of a student from its measures.
+
+    Args:
+        metrics: Content of the student's `metrics.json`.
+        teacher: Name of the teacher.
+        task: Name of the task.
+    """
+    return CARD.format(
+        **{
+            **metrics,
+            "architecture": metrics["architecture_label"],
+            "workload": metrics["workload_label"],
+            "initialisation": metrics["initialisation"]["kind"],
+            "teacher": teacher,
+            "task": task,
+        }
+    )

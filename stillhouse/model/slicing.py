@@ -1,0 +1,167 @@
+"""Students cut out of their teacher: kept layers, leading hidden and feed-forward neurons, heads.
+
+Heads are kept whole where the student has the teacher's head size. Otherwise each kept head gives
+its first dimensions, and queries and keys are rescaled so that attention scores keep their scale:
+re-splitting the leading rows instead mixes heads and costs accuracy from the first step.
+
+Letters in names: D hidden, H heads, K per-head width, F feed-forward width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.model.anatomy import (
+    Anatomy,
+    anatomy_of,
+    architecture_of,
+    encoder_layers,
+    label_count,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from stillhouse.space.architecture import Architecture
+
+NO_SOURCE = -1
+"""Marks a row that the teacher cannot fill; the student keeps its fresh weights there."""
+
+
+def spread_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """Chooses teacher layers for a student: evenly spread, the last one always included.
+
+    Args:
+        student_layers: Layers of the student, >= 1.
+        teacher_layers: Layers of the teacher, >= 1.
+
+    Returns:
+        One 0-based teacher layer for each student layer, never descending; the first is 0 where
+        the student has two layers or more.
+    """
+    if student_layers == 1:
+        return (teacher_layers - 1,)
+    last = teacher_layers - 1
+    return tuple(round(i * last / (student_layers - 1)) for i in range(student_layers))
+
+
+def head_rows(student: Architecture, teacher: Architecture) -> Tensor:
+    """Finds the teacher's query/key/value row for each of the student's.
+
+    A student with more heads than the teacher takes the next unused dimensions of the same heads.
+
+    Returns:
+        `[H_student * K_student]` teacher rows, `NO_SOURCE` where the teacher has none left.
+    """
+    head_H = torch.arange(student.heads)
+    round_H = head_H // teacher.heads
+    within_HK = round_H[:, None] * student.head_size + torch.arange(student.head_size)[None, :]
+    rows_HK = (head_H % teacher.heads)[:, None] * teacher.head_size + within_HK
+    return torch.where(within_HK < teacher.head_size, rows_HK, NO_SOURCE).flatten()
+
+
+def score_scale(student_head_size: int, teacher_head_size: int) -> float:
+    """Factor on queries and on keys that keeps the scale of query·key/√K when K changes.
+
+    With K_S < K_T dimensions the expected product shrinks by K_S/K_T while the divisor shrinks by
+    √(K_S/K_T), so the scores need √(K_T/K_S), half of it (in the exponent) on each side. With
+    K_S > K_T the added dimensions are near zero and only the divisor grows.
+    """
+    wide, narrow = (
+        max(student_head_size, teacher_head_size),
+        min(student_head_size, teacher_head_size),
+    )
+    return float((wide / narrow) ** 0.25)
+
+
+def leading(student_size: int, teacher_size: int) -> Tensor:
+    """Returns the leading teacher indices for an axis of the student, `NO_SOURCE` beyond."""
+    index = torch.arange(student_size)
+    return torch.where(index < teacher_size, index, NO_SOURCE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The three index vectors that cut every matrix of a layer."""
+
+    hidden: Tensor
+    heads: Tensor
+    ffn: Tensor
+
+
+@torch.no_grad()
+def copy_slices(
+    student: PreTrainedModel, teacher: PreTrainedModel, layers: tuple[int, ...]
+) -> None:
+    """Fills the student with slices of the teacher, in place.
+
+    Args:
+        student: Model of any shape of the teacher's family; where it is larger than the teacher
+            in some dimension, the surplus keeps its fresh weights.
+        teacher: Model with the same vocabulary, positions and labels.
+        layers: 0-based teacher layer for each student layer.
+    """
+    student_shape, teacher_shape = architecture_of(student.config), architecture_of(teacher.config)
+    cut = _Cut(
+        leading(student_shape.hidden_size, teacher_shape.hidden_size),
+        head_rows(student_shape, teacher_shape),
+        leading(student_shape.ffn_size, teacher_shape.ffn_size),
+    )
+    anatomy = anatomy_of(teacher.config)
+    _copy_ends(student, teacher, anatomy, cut.hidden)
+    scale = score_scale(student_shape.head_size, teacher_shape.head_size)
+    sources = encoder_layers(teacher)
+    for layer, source in zip(encoder_layers(student), layers, strict=True):
+        _copy_layer(layer, sources[source], anatomy, cut, scale)
+
+
+def _copy_ends(
+    student: PreTrainedModel, teacher: PreTrainedModel, anatomy: Anatomy, hidden: Tensor
+) -> None:
+    theirs = dict(teacher.get_submodule(anatomy.embeddings).named_parameters())
+    for name, target in student.get_submodule(anatomy.embeddings).named_parameters():
+        rows = torch.arange(target.shape[0])
+        is_table = target.ndim > 1
+        _fill(target, theirs[name], *((rows, hidden) if is_table else (hidden,)))
+    _fill_linear(student, teacher, anatomy.pooler, hidden, hidden)
+    labels = torch.arange(label_count(student.config))
+    _fill_linear(student, teacher, anatomy.classifier, labels, hidden)
+
+
+def _copy_layer(
+    layer: nn.Module, source: nn.Module, anatomy: Anatomy, cut: _Cut, scale: float
+) -> None:
+    for name in (anatomy.query, anatomy.key, anatomy.value):
+        _fill_linear(layer, source, name, cut.heads, cut.hidden)
+    for name in (anatomy.query, anatomy.key):
+        for parameter in layer.get_submodule(name).parameters():
+            parameter.mul_(scale)
+    _fill_linear(layer, source, anatomy.attention_output, cut.hidden, cut.heads)
+    _fill_linear(layer, source, anatomy.ffn_input, cut.ffn, cut.hidden)
+    _fill_linear(layer, source, anatomy.ffn_output, cut.hidden, cut.ffn)
+    for name in (anatomy.attention_norm, anatomy.ffn_norm):
+        theirs = dict(source.get_submodule(name).named_parameters())
+        for key, target in layer.get_submodule(name).named_parameters():
+            _fill(target, theirs[key], cut.hidden)
+
+
+def _fill_linear(
+    student: nn.Module, teacher: nn.Module, name: str, rows: Tensor, columns: Tensor
+) -> None:
+    target, source = student.get_submodule(name), teacher.get_submodule(name)
+    assert isinstance(target, nn.Linear)
+    assert isinstance(source, nn.Linear)
+    _fill(target.weight, source.weight, rows, columns)
+    _fill(target.bias, source.bias, rows)
+
+
+def _fill(target: Tensor, source: Tensor, *indices: Tensor) -> None:
+    into = [torch.nonzero(index != NO_SOURCE).flatten() for index in indices]
+    taken = [index[position] for index, position in zip(indices, into, strict=True)]
+    target[torch.meshgrid(*into, indexing="ij")] = source.detach()[
+        torch.meshgrid(*taken, indexing="ij")
+    ].to(target.dtype)

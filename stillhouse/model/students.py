@@ -1,0 +1,103 @@
+"""Students: ordinary models of an architecture, with fresh weights or with the teacher's slices."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from stillhouse.model.anatomy import label_names
+from stillhouse.model.slicing import copy_slices, spread_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from stillhouse.space.architecture import Architecture
+
+InitialisationKind: TypeAlias = Literal["slices", "scratch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initialisation:
+    """Where a student's first weights came from.
+
+    Attributes:
+        kind: `slices` of the teacher, random (`scratch`), or a `checkpoint` of its own.
+        layers: Teacher layer (0-based) that each student layer was cut from; empty from scratch.
+    """
+
+    kind: InitialisationKind | Literal["checkpoint"]
+    layers: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns plain data for the trial record."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+def student_config(
+    architecture: Architecture, teacher: PreTrainedConfig, *, dropout: float = 0.0
+) -> BertConfig:
+    """Describes a student that shares the teacher's vocabulary, positions and labels.
+
+    Args:
+        architecture: Shape of the student.
+        teacher: The teacher's configuration, the source of everything that is not shape.
+        dropout: Probability in hidden states and attention while training, 0..1. Zero by default:
+            soft targets regularise enough, and dropout costs a tenth of a CPU step.
+    """
+    return BertConfig(
+        vocab_size=teacher.vocab_size,
+        max_position_embeddings=teacher.max_position_embeddings,
+        type_vocab_size=teacher.type_vocab_size,
+        pad_token_id=teacher.pad_token_id,
+        layer_norm_eps=teacher.layer_norm_eps,
+        hidden_size=architecture.hidden_size,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        intermediate_size=architecture.ffn_size,
+        hidden_act=architecture.activation,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        id2label=dict(enumerate(label_names(teacher))),
+        label2id={name: index for index, name in enumerate(label_names(teacher))},
+        problem_type=teacher.problem_type,
+    )
+
+
+def build_student(config: BertConfig, *, seed: int) -> BertForSequenceClassification:
+    """Builds a student with fresh weights, without touching the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BertForSequenceClassification(config)
+
+
+def initialise_student(
+    student: PreTrainedModel, teacher: PreTrainedModel, kind: InitialisationKind
+) -> Initialisation:
+    """Gives a freshly built student its first weights, in place.
+
+    Args:
+        student: Fresh model; keeps its random weights with `scratch`.
+        teacher: Source of the slices.
+        kind: Where the weights come from.
+
+    Returns:
+        What was done, for the trial record.
+    """
+    if kind == "scratch":
+        return Initialisation(kind=kind)
+    layers = spread_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    copy_slices(student, teacher, layers)
+    return Initialisation(kind=kind, layers=layers)
+
+
+def set_dropout(model: PreTrainedModel, probability: float) -> None:
+    """Sets every dropout of a loaded model, and what its configuration says of it, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+    model.config.hidden_dropout_prob = probability
+    model.config.attention_probs_dropout_prob = probability

@@ -1,0 +1,174 @@
+"""Teachers: loading them, trusting or replacing their head, and naming their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
+
+from stillhouse.errors import TeacherError
+from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.anatomy import label_names as names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A loaded teacher.
+
+    Attributes:
+        name: Hub id, folder, or what the user called it.
+        model: The network, with a head for the task.
+        tokenizer: The tokeniser of its inputs.
+        has_trained_head: Whether the checkpoint brought that head.
+        from_scratch: Whether nothing of it is trained yet.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    has_trained_head: bool
+    from_scratch: bool = False
+
+
+def load_model(name: str, *, labels: int | None = None) -> tuple[PreTrainedModel, bool]:
+    """Loads a sequence-classification model from the hub or from a folder.
+
+    Args:
+        name: Hub id or folder.
+        labels: Outputs of the head; a checkpoint with another number gets a fresh head. `None`
+            takes the checkpoint as it is.
+
+    Returns:
+        The model in float32, and whether the checkpoint brought its head.
+
+    Raises:
+        TeacherError: If nothing can be loaded from `name`, or its family is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+        anatomy = anatomy_of(config)
+        fits = labels is None or config.num_labels == labels
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            num_labels=config.num_labels if labels is None else labels,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
+    fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    has_head = fits and not any(key.startswith(anatomy.classifier) for key in fresh)
+    return model.eval(), has_head
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Loads a tokeniser from the hub or from a folder.
+
+    Raises:
+        TeacherError: If there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"no tokeniser could be loaded from {name!r}: {error}") from error
+
+
+def fresh_bert(tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int) -> PreTrainedModel:
+    """Builds the small BERT, 4 layers of 256, that stands in where there is no teacher."""
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        intermediate_size=1024,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label={index: f"LABEL_{index}" for index in range(labels)},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = BertForSequenceClassification(config).eval()
+    return model
+
+
+def name_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
+    """Writes the task's labels into the model's configuration, in place."""
+    if label_names:
+        model.config.id2label = dict(enumerate(label_names))
+        model.config.label2id = {name: index for index, name in enumerate(label_names)}
+    else:
+        model.config.id2label, model.config.label2id = {0: "score"}, {"score": 0}
+    model.config.problem_type = "single_label_classification" if label_names else "regression"
+
+
+def label_order_by_name(
+    model: PreTrainedModel, label_names: Sequence[str]
+) -> tuple[int, ...] | None:
+    """Finds the model's output for each of the task's labels by its name.
+
+    Returns:
+        For each task label the model's output, or `None` where the names do not agree.
+    """
+    theirs = {name.lower(): index for index, name in enumerate(names_of(model.config))}
+    wanted = [name.lower() for name in label_names]
+    if len(theirs) == len(wanted) and all(name in theirs for name in wanted):
+        return tuple(theirs[name] for name in wanted)
+    return None
+
+
+def label_order_by_agreement(
+    logits_NC: NDArray[np.float32], labels_N: NDArray[np.int64]
+) -> tuple[int, ...]:
+    """Finds the permutation of outputs that agrees best with the gold labels.
+
+    Args:
+        logits_NC: The model's outputs.
+        labels_N: Gold classes.
+
+    Returns:
+        For each task label the model's output.
+    """
+    classes = logits_NC.shape[1]
+    agreement = np.zeros((classes, classes))
+    np.add.at(agreement, (labels_N, logits_NC.argmax(axis=1)), 1)
+    _, outputs = linear_sum_assignment(agreement, maximize=True)
+    return tuple(int(output) for output in outputs)
+
+
+@torch.no_grad()
+def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Puts the model's outputs into the task's order of labels, in place."""
+    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).classifier)
+    for parameter in classifier.parameters():
+        parameter.copy_(parameter[list(order)].clone())
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """Returns the SHA-256 over names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

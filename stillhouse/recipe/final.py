@@ -1,0 +1,244 @@
+"""The final distillation: winners learn from all examples, are measured again, and exported."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillhouse.distill.checkpoint import CheckpointFolder
+from stillhouse.distill.loop import train
+from stillhouse.errors import DeviceError
+from stillhouse.evaluate.metrics import bootstrap
+from stillhouse.export.card import model_card
+from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
+from stillhouse.files import folder_written_aside
+from stillhouse.model.anatomy import architecture_of, encoder_parameters
+from stillhouse.model.predict import predict
+from stillhouse.model.students import initialise_student
+from stillhouse.recipe.limits import size_mb, violations
+from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.search.pareto import pareto_front
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from stillhouse.device.latency import Comparison
+    from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.settings import LimitSettings
+    from stillhouse.search.trial import Trial
+
+LONG_TEXT_LENGTH = 128
+"""Every student is also timed at this length, beside the workload's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """A student to train to the end.
+
+    Attributes:
+        name: Names its folder of checkpoints.
+        model: The student with its first weights.
+        initialisation: Where these came from.
+        trial: Number of its trial, or `None` without a search.
+    """
+
+    name: str
+    model: PreTrainedModel
+    initialisation: dict[str, object]
+    trial: int | None
+
+
+def choose_winners(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """Chooses the trials to train to the end, by search-validation quality only.
+
+    The best comes first; the others are spread evenly over the rest of the Pareto front, so that
+    the family covers the range of latencies.
+
+    Args:
+        trials: All trials; infeasible and failed ones never win.
+        count: Winners wanted; fewer where the front is smaller.
+    """
+    front = pareto_front(trials)
+    if not front:
+        return []
+    best = max(front, key=lambda trial: trial.quality or float("-inf"))
+    rest = [trial for trial in front if trial.number != best.number]
+    wanted = min(count - 1, len(rest))
+    # Evenly spaced, leaving out the very fastest end unless all of the front is wanted.
+    places = np.linspace(len(rest) - 1, 0, wanted + 1)[:wanted] if wanted < len(rest) else None
+    spread = rest if places is None else [rest[round(float(place))] for place in places]
+    return [best, *sorted(spread, key=lambda trial: -(trial.quality or 0.0))]
+
+
+def winner_of_trial(bench: Workbench, trial: Trial) -> Winner:
+    """Builds the student of a trial anew, with the first weights that it had."""
+    model = bench.build(trial.architecture).to(bench.accelerator.device)
+    initialisation = initialise_student(model, bench.teacher, bench.settings.distill.initialisation)
+    return Winner(
+        name=f"trial-{trial.number:04d}",
+        model=model,
+        initialisation=initialisation.to_dict(),
+        trial=trial.number,
+    )
+
+
+def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Path:
+    """Distils a winner on all transfer examples and exports it, resuming what was begun.
+
+    Returns:
+        Its folder below the run's `work`, complete.
+    """
+    folder = bench.run.work / "finished" / winner.name
+    if (folder / METRICS_FILE).exists():
+        return folder
+    start_s = time.monotonic()
+    settings = bench.settings
+    terms = distillation_terms(
+        settings.distill,
+        winner.model.config,
+        bench.teacher.config,
+        is_regression=bench.task.is_regression,
+        seed=settings.seed,
+    )
+    transfer = bench.data.transfer
+    teacher = bench.signals(transfer, teacher_layers(terms), "Teacher over the training set")
+    checkpoint = CheckpointFolder(
+        path=bench.run.work / "final" / winner.name, fingerprint=bench.teacher_hash
+    )
+    label = architecture_of(winner.model.config).label
+    with watched(
+        bench.narrator,
+        bench.run.tensorboard / f"final-{winner.name}",
+        f"Final {label}",
+        checkpoint=checkpoint,
+    ) as watch:
+        train(
+            winner.model,
+            transfer,
+            terms,
+            bench.train_settings(settings.final.epochs),
+            accelerator=bench.accelerator,
+            teacher=teacher,
+            watch=watch,
+        )
+    metrics = {
+        **student_metrics(bench, limits, winner),
+        "cost_s": round(time.monotonic() - start_s, 3),
+    }
+    card = model_card(metrics, teacher=bench.teacher_name, task=bench.task.name)
+    save_checkpoint(folder, winner.model, bench.tokenizer, metrics=metrics, card=card)
+    checkpoint.clear()
+    return folder
+
+
+def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> dict[str, Any]:
+    """Measures a finished student: quality on dev and on search-validation, latency, size."""
+    architecture = architecture_of(winner.model.config)
+    comparison = bench.compare(architecture)
+    parameters = sum(p.numel() for p in winner.model.parameters())
+    over = violations(limits, comparison, parameters=parameters)
+    return {
+        **_quality_metrics(bench, winner.model),
+        **_latency_metrics(comparison),
+        **_long_text_metrics(bench, winner.model),
+        "device": bench.device.name,
+        "workload": {
+            "batch": bench.workload.batch,
+            "length": bench.workload.length,
+            "precision": bench.workload.precision,
+            "threads": bench.workload.threads,
+        },
+        "workload_label": bench.workload.label,
+        "parameters": parameters,
+        "parameters_encoder": encoder_parameters(winner.model),
+        "teacher_parameters": sum(p.numel() for p in bench.teacher.parameters()),
+        "size_mb": size_mb(parameters),
+        "flops": bench.flops(architecture),
+        "architecture": architecture.to_dict(),
+        "architecture_label": architecture.label,
+        "initialisation": winner.initialisation,
+        "trial": winner.trial,
+        "limits": limits.given(),
+        "violations": over,
+        "within_limit": all(amount <= 0 for amount in over.values()),
+    }
+
+
+def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
+    metric = bench.task.metrics[0]
+    dev = bench.data.dev
+    logits = predict(model, dev, precision=bench.precision)
+    scores = bench.score(logits, dev)
+    assert dev.labels is not None
+    low, high = bootstrap(metric, logits, dev.labels, seed=bench.settings.seed)
+    teacher = read_metrics(bench.run.teacher)
+    return {
+        "metric": metric,
+        "quality": scores[metric],
+        "quality_low": low,
+        "quality_high": high,
+        "quality_count": len(dev),
+        "scores": scores,
+        "quality_search": bench.quality(model, bench.data.validation)[metric],
+        "quality_search_count": len(bench.data.validation),
+        "teacher_quality": teacher["quality"],
+        "teacher_quality_search": teacher["quality_search"],
+        "quality_fraction": scores[metric] / teacher["quality"] if teacher["quality"] else None,
+    }
+
+
+def _latency_metrics(comparison: Comparison) -> dict[str, Any]:
+    latency = comparison.student
+    return {
+        "latency_ms": latency.median_ms,
+        "latency_low_ms": latency.low_ms,
+        "latency_high_ms": latency.high_ms,
+        "latency_p10_ms": latency.p10_ms,
+        "latency_p90_ms": latency.p90_ms,
+        "latency_runs": latency.runs,
+        "latency_how": latency.how,
+        "teacher_latency_ms": comparison.teacher.median_ms,
+        "speedup": comparison.speedup,
+    }
+
+
+def _long_text_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
+    """Times the student at length 128 where the model reaches it and the device knows it."""
+    if bench.settings.device.kind == "table":
+        return {}
+    if model.config.max_position_embeddings < LONG_TEXT_LENGTH:
+        return {}
+    try:
+        comparison = bench.compare(architecture_of(model.config), length=LONG_TEXT_LENGTH)
+    except DeviceError as error:
+        bench.narrator.say(f"No latency at length {LONG_TEXT_LENGTH}: {error}")
+        return {}
+    return {
+        "latency_128_ms": comparison.student.median_ms,
+        "teacher_latency_128_ms": comparison.teacher.median_ms,
+        "speedup_128": comparison.speedup,
+    }
+
+
+def rank_students(bench: Workbench, finished: Sequence[Path]) -> list[Path]:
+    """Copies finished students to `students/<rank>`.
+
+    Rank 1 is the best on search-validation among those within every limit; students over a limit
+    come last. Dev scores have no say.
+    """
+    measured = [(read_metrics(folder), folder) for folder in finished]
+    ordered = sorted(measured, key=lambda m: (not m[0]["within_limit"], -m[0]["quality_search"]))
+    ranked = []
+    for rank, (_, folder) in enumerate(ordered, start=1):
+        target = bench.run.student(rank)
+        with folder_written_aside(target) as aside:
+            shutil.copytree(folder, aside, dirs_exist_ok=True)
+        ranked.append(target)
+    return ranked

@@ -1,0 +1,183 @@
+"""Search with short distillation as the judge: any strategy, any device, one task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from stillhouse.errors import DeviceError, RunError
+from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
+from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
+from stillhouse.recipe.limits import DEFAULT_SPEEDUP
+from stillhouse.recipe.space import space_of
+from stillhouse.search.loop import run_search
+from stillhouse.search.optuna_strategy import OptunaStrategy
+from stillhouse.search.record import Record
+from stillhouse.search.samplers import make_sampler
+from stillhouse.search.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.settings import LimitSettings
+    from stillhouse.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a search left.
+
+    Attributes:
+        trials: All finished trials, by number.
+        students: Folders of the finished students, by rank.
+    """
+
+    trials: tuple[Trial, ...]
+    students: tuple[Path, ...]
+
+
+def search_task(bench: Workbench) -> Outcome:
+    """Searches, distils the winners and exports them; resumes what the run directory holds.
+
+    Raises:
+        DeviceError: If even the smallest architecture is over a limit.
+        RunError: If no candidate could be trained.
+    """
+    space = space_of(bench)
+    limits = effective_limits(bench)
+    bench.run.update_state(
+        {
+            "task": bench.task.name,
+            "teacher": bench.teacher_name,
+            "limits": limits.given(),
+            "space_size": space.size(),
+            "grid_size": space.grid_size,
+            "workload": bench.workload.label,
+            "device": bench.device.name,
+            "proxy_examples": len(bench.proxy),
+        }
+    )
+    with bench.run.timed("search"):
+        trials = _search(bench, space, limits)
+    winners = choose_winners(trials, bench.settings.final.students)
+    if not winners:
+        raise RunError(_why_no_winner(trials))
+    with bench.run.timed("final"):
+        finished = [
+            finish_winner(bench, limits, winner_of_trial(bench, trial)) for trial in winners
+        ]
+        students = rank_students(bench, finished)
+    return Outcome(trials=tuple(trials), students=tuple(students))
+
+
+def effective_limits(bench: Workbench) -> LimitSettings:
+    """Returns the limits, or the default one, said aloud, where none was given."""
+    limits = bench.settings.limit
+    if limits.given():
+        return limits
+    bench.narrator.say(
+        f"No limit given: looking for students at least {DEFAULT_SPEEDUP:g} times as fast as the "
+        "teacher (--limit changes it)."
+    )
+    return replace(limits, speedup=DEFAULT_SPEEDUP)
+
+
+def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> None:
+    """Measures the smallest architecture, so that an impossible limit stops in seconds.
+
+    Raises:
+        DeviceError: Naming each limit that it exceeds, and by how much.
+    """
+    smallest = space.smallest()
+    screening = screen_candidate(bench, limits, smallest)
+    over = {name: amount for name, amount in screening.violations.items() if amount > 0}
+    if over:
+        listed = ", ".join(
+            f"{name}={limits.given()[name]:g} by {amount:.0%}" for name, amount in over.items()
+        )
+        raise DeviceError(
+            f"no student can meet the limit: even the smallest of the space ({smallest.label}; "
+            f"{screening.latency_ms:.3f} ms at {bench.workload.label} on {bench.device.name}) is "
+            f"over {listed}. Raise the limit, shorten device.length, or add smaller "
+            "architectures to the space."
+        )
+
+
+def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list[Trial]:
+    settings = bench.settings.search
+    record = Record(bench.run.storage_url, space)
+    if not record.trials():
+        check_limits_can_be_met(bench, space, limits)
+    log = SummaryWriter(str(bench.run.tensorboard / "search"))
+
+    def on_trial(trial: Trial) -> None:
+        if trial.quality is not None:
+            log.add_scalar("trial/quality", trial.quality, trial.number)
+        if trial.latency_ms is not None:
+            log.add_scalar("trial/latency_ms", trial.latency_ms, trial.number)
+        record.export_csv(bench.run.trials_file)
+        bench.narrator.say(describe_trial(trial))
+
+    try:
+        trials = run_search(
+            strategy=OptunaStrategy(space, make_sampler(settings.strategy), bench.settings.seed),
+            record=record,
+            screen=lambda architecture: screen_candidate(bench, limits, architecture),
+            judge=lambda number, architecture, _trial: judge_candidate(bench, number, architecture),
+            candidates=settings.candidates,
+            may_start=_time_keeper(bench),
+            on_trial=on_trial,
+            seed=bench.settings.seed,
+        )
+    finally:
+        log.close()
+        record.export_csv(bench.run.trials_file)
+    return trials
+
+
+def _time_keeper(bench: Workbench) -> Callable[[Sequence[Trial]], bool]:
+    """Says whether one more candidate fits before the final training must begin."""
+    budget_s = bench.settings.search.seconds
+    before_s = float(bench.run.state().get("wall_s", 0.0))
+    start_s = time.monotonic()
+
+    def may_start(trials: Sequence[Trial]) -> bool:
+        if budget_s is None:
+            return True
+        trained = [trial.cost_s for trial in trials if _was_trained(trial)]
+        if not trained:
+            return True
+        spent_s = before_s + time.monotonic() - start_s
+        candidate_s = sum(trained) / len(trained)
+        return spent_s + candidate_s + final_seconds(bench, candidate_s) <= budget_s
+
+    return may_start
+
+
+def final_seconds(bench: Workbench, candidate_s: float) -> float:
+    """Estimates the time of the final training from that of one candidate.
+
+    Args:
+        bench: Gives both amounts of training.
+        candidate_s: Mean time of a candidate; it includes scoring, so the estimate is generous.
+    """
+    settings = bench.settings
+    candidate_examples = len(bench.proxy) * settings.search.epochs
+    final_examples = len(bench.data.transfer) * settings.final.epochs
+    return settings.final.students * candidate_s * final_examples / candidate_examples
+
+
+def _was_trained(trial: Trial) -> bool:
+    return trial.state is TrialState.COMPLETE and trial.repeat_of is None
+
+
+def _why_no_winner(trials: Sequence[Trial]) -> str:
+    states = [trial.state.value for trial in trials]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    failed = next((t.reason for t in reversed(trials) if t.state is TrialState.FAILED), "")
+    hint = f"; the last failure: {failed}" if failed else "; widen the limit or the space"
+    return f"no candidate could be trained ({counted or 'none proposed'}){hint}"

@@ -1,0 +1,255 @@
+"""Preparing the teacher: trust its head, or fine-tune it first; keep it in the run directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stillhouse.data.embedded import train_tokenizer
+from stillhouse.distill.checkpoint import CheckpointFolder
+from stillhouse.distill.loop import TrainSettings, train
+from stillhouse.distill.terms import LabelTerm
+from stillhouse.errors import TeacherError
+from stillhouse.evaluate.metrics import score
+from stillhouse.export.checkpoint import read_metrics, save_checkpoint
+from stillhouse.model.anatomy import architecture_of, encoder_parameters, label_names
+from stillhouse.model.predict import predict
+from stillhouse.model.teachers import (
+    Teacher,
+    fresh_bert,
+    hash_weights,
+    label_order_by_agreement,
+    label_order_by_name,
+    load_model,
+    load_tokenizer,
+    name_labels,
+    reorder_outputs,
+)
+from stillhouse.recipe.logbook import watched
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from stillhouse.data.encoding import EncodedSet
+    from stillhouse.data.splits import Splits
+    from stillhouse.data.task import Task
+    from stillhouse.model.precision import Precision
+    from stillhouse.recipe.workbench import EncodedTask
+    from stillhouse.run.directory import RunDirectory
+    from stillhouse.run.progress import Narrator
+    from stillhouse.run.settings import RunSettings
+
+logger = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+PROBE_FRACTION = 0.1
+PROBE_LEAST = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What preparing a teacher needs."""
+
+    settings: RunSettings
+    run: RunDirectory
+    narrator: Narrator
+    accelerator: Accelerator
+    precision: Precision
+    task: Task
+
+
+def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
+    """Loads the teacher that the settings name, with a head of the task's size."""
+    labels = max(1, len(task.label_names))
+    if settings.teacher.model == SCRATCH:
+        texts = _texts(splits)
+        tokenizer = train_tokenizer(texts, vocab_size=4000)
+        model = fresh_bert(tokenizer, labels=labels, seed=settings.seed)
+        return Teacher(
+            name=SCRATCH,
+            model=model,
+            tokenizer=tokenizer,
+            has_trained_head=False,
+            from_scratch=True,
+        )
+    model, has_head = load_model(settings.teacher.model, labels=labels)
+    return Teacher(
+        name=settings.teacher.model,
+        model=model,
+        tokenizer=load_tokenizer(settings.teacher.model),
+        has_trained_head=has_head,
+    )
+
+
+def reload_teacher(run: RunDirectory, name: str) -> Teacher | None:
+    """Loads the prepared teacher of an earlier start of this run, if it got that far."""
+    if not (run.teacher / "metrics.json").exists():
+        return None
+    model, _ = load_model(str(run.teacher))
+    return Teacher(
+        name=name,
+        model=model,
+        tokenizer=load_tokenizer(str(run.teacher)),
+        has_trained_head=True,
+    )
+
+
+def prepare_teacher(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+    """Gives the teacher a head that can be trusted, in place, and saves it in the run directory.
+
+    Raises:
+        TeacherError: If it has no trained head and must not be fine-tuned, or if its own head is
+            worse than always naming the most frequent class.
+    """
+    mode = given.settings.teacher.finetune
+    if mode == "never" and not teacher.has_trained_head:
+        raise TeacherError(
+            f"{teacher.name} has no trained head of {max(1, len(given.task.label_names))} outputs "
+            "for this task and teacher.finetune is 'never': use 'auto', or a fine-tuned checkpoint"
+        )
+    if mode == "always" or not teacher.has_trained_head:
+        name_labels(teacher.model, given.task.label_names)
+        _finetune(given, teacher, data)
+    else:
+        _trust_head(given, teacher, data)
+    _save(given, teacher, data)
+
+
+def _texts(splits: Splits) -> list[str]:
+    columns = [name for name in ("text_a", "text_b") if name in splits.train.column_names]
+    return [text for column in columns for text in splits.train[column]]
+
+
+def _trust_head(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+    """Matches a trained head to the task's labels."""
+    names = given.task.label_names
+    if not names:
+        name_labels(teacher.model, names)
+        return
+    logits_NC = predict(teacher.model, data.validation, precision=given.precision)
+    assert data.validation.labels is not None
+    labels_N = data.validation.labels.astype(np.int64)
+    order = label_order_by_name(teacher.model, names)
+    if order is None:
+        order = label_order_by_agreement(logits_NC, labels_N)
+        given.narrator.say(
+            f"The teacher's labels {label_names(teacher.model.config)} are not the "
+            f"task's {list(names)}; matched by best agreement: output {list(order)} for them."
+        )
+    accuracy = float((logits_NC[:, list(order)].argmax(axis=1) == labels_N).mean())
+    majority = float(np.bincount(labels_N).max() / len(labels_N))
+    if accuracy < majority:
+        raise TeacherError(
+            f"{teacher.name} names {accuracy:.1%} of {len(labels_N)} held-out examples right, "
+            f"fewer than the most frequent class alone ({majority:.1%}): it was not trained for "
+            "this task; use --teacher-finetune always"
+        )
+    reorder_outputs(teacher.model, order)
+    name_labels(teacher.model, names)
+
+
+def _finetune(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+    rates: Sequence[float] = given.settings.teacher.learning_rates
+    if not rates:
+        rates = (1e-3,) if teacher.from_scratch else (3e-5, 6e-5, 1.2e-4)
+    rate = rates[0] if len(rates) == 1 else _best_rate(given, teacher, data, rates)
+    epochs = given.settings.teacher.epochs or (12.0 if teacher.from_scratch else 2.0)
+    checkpoint = CheckpointFolder(
+        path=given.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"
+    )
+    with watched(
+        given.narrator,
+        given.run.tensorboard / "teacher",
+        f"Teacher: {epochs:g} epochs at rate {rate:g}",
+        checkpoint=checkpoint,
+    ) as watch:
+        train(
+            teacher.model,
+            data.train,
+            [LabelTerm(is_regression=given.task.is_regression)],
+            _train_settings(given, rate, epochs),
+            accelerator=given.accelerator,
+            watch=watch,
+        )
+
+
+def _best_rate(
+    given: Preparation, teacher: Teacher, data: EncodedTask, rates: Sequence[float]
+) -> float:
+    """Trains one epoch on a part of the examples at each rate; the best validation score wins."""
+    part = _probe_examples(data.train, given.settings.seed)
+    start = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+    scores: dict[float, float] = {}
+    for rate in rates:
+        title = f"Teacher: trying rate {rate:g}"
+        logs = given.run.tensorboard / f"teacher-rate-{rate:g}"
+        with watched(given.narrator, logs, title) as watch:
+            train(
+                teacher.model,
+                part,
+                [LabelTerm(is_regression=given.task.is_regression)],
+                _train_settings(given, rate, 1.0),
+                accelerator=given.accelerator,
+                watch=watch,
+            )
+        scores[rate] = _quality(given, teacher, data.validation)
+        teacher.model.load_state_dict(start)
+    best = max(scores, key=lambda rate: scores[rate])
+    listed = ", ".join(f"{rate:g}: {value:.4f}" for rate, value in scores.items())
+    given.narrator.say(
+        f"Teacher's learning rate {best:g} ({given.task.metrics[0]} on held-out examples after "
+        f"{len(part)} examples: {listed})."
+    )
+    return best
+
+
+def _probe_examples(encoded: EncodedSet, seed: int) -> EncodedSet:
+    count = min(len(encoded), max(PROBE_LEAST, round(len(encoded) * PROBE_FRACTION)))
+    chosen = np.random.default_rng([seed, 2]).permutation(len(encoded))[:count]
+    return encoded.select(np.sort(chosen))
+
+
+def _train_settings(given: Preparation, rate: float, epochs: float) -> TrainSettings:
+    return TrainSettings(
+        epochs=epochs,
+        learning_rate=rate,
+        batch_size=given.settings.teacher.batch_size,
+        precision=given.precision,
+        seed=given.settings.seed,
+    )
+
+
+def _quality(given: Preparation, teacher: Teacher, encoded: EncodedSet) -> float:
+    logits = predict(teacher.model, encoded, precision=given.precision)
+    assert encoded.labels is not None
+    return score(given.task.metrics, logits, encoded.labels)[given.task.metrics[0]]
+
+
+def _save(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+    """Writes the teacher and its measures; dev is read here once, for the report."""
+    architecture = architecture_of(teacher.model.config)
+    metrics = {
+        "metric": given.task.metrics[0],
+        "quality": _quality(given, teacher, data.dev),
+        "quality_search": _quality(given, teacher, data.validation),
+        "quality_count": len(data.dev),
+        "quality_search_count": len(data.validation),
+        "parameters": sum(p.numel() for p in teacher.model.parameters()),
+        "parameters_encoder": encoder_parameters(teacher.model),
+        "architecture": architecture.to_dict(),
+        "architecture_label": architecture.label,
+        "weights_sha256": hash_weights(teacher.model),
+        "name": teacher.name,
+    }
+    card = f"# Teacher of a stillhouse run\n\nMade from `{teacher.name}`.\n"
+    save_checkpoint(given.run.teacher, teacher.model, teacher.tokenizer, metrics=metrics, card=card)
+    CheckpointFolder(path=given.run.work / "teacher", fingerprint="").clear()
+
+
+def teacher_metrics(run: RunDirectory) -> dict[str, object]:
+    """Reads the measures of the prepared teacher."""
+    return read_metrics(run.teacher)

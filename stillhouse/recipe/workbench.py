@@ -1,0 +1,229 @@
+"""The workbench: everything that candidates and final students of one run share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stillhouse.data.batching import percentile_length
+from stillhouse.data.encoding import EncodedSet, concatenate, encode
+from stillhouse.device.latency import Comparison, Device, Workload
+from stillhouse.device.table import read_table
+from stillhouse.device.torch_device import TorchDevice
+from stillhouse.distill.loop import TrainSettings
+from stillhouse.distill.teacher import TeacherSignals, cached_teacher
+from stillhouse.errors import SettingsError
+from stillhouse.evaluate.metrics import score
+from stillhouse.model.anatomy import architecture_of, label_count
+from stillhouse.model.predict import predict
+from stillhouse.model.students import build_student, student_config
+from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from stillhouse.data.splits import Splits
+    from stillhouse.data.task import Task
+    from stillhouse.model.precision import Precision
+    from stillhouse.run.directory import RunDirectory
+    from stillhouse.run.progress import Narrator
+    from stillhouse.run.settings import DeviceSettings, RunSettings
+    from stillhouse.space.architecture import Architecture
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedTask:
+    """A task as token ids.
+
+    Attributes:
+        train: Training examples, without the search-validation ones.
+        transfer: Training examples and the unlabelled ones: what students learn from.
+        validation: Search-validation examples: everything that is chosen is chosen on these.
+        dev: Examples for reports, read once per finished student.
+    """
+
+    train: EncodedSet
+    transfer: EncodedSet
+    validation: EncodedSet
+    dev: EncodedSet
+
+
+def encode_task(
+    task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> EncodedTask:
+    """Encodes all sets of a task with one tokeniser."""
+    train, validation, dev = (
+        encode(part, tokenizer, max_length=max_length)
+        for part in (splits.train, splits.validation, splits.dev)
+    )
+    transfer = train
+    if task.unlabelled is not None:
+        extra = encode(task.unlabelled, tokenizer, max_length=max_length)
+        transfer = concatenate([train, extra])
+    return EncodedTask(train=train, transfer=transfer, validation=validation, dev=dev)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What every candidate of a run is made and judged with.
+
+    Attributes:
+        teacher: The frozen teacher, fine-tuned, its outputs in the task's order of labels.
+        teacher_hash: Identifies its weights.
+        precision: Arithmetic of training and prediction.
+        workload: What latency is told for.
+    """
+
+    settings: RunSettings
+    run: RunDirectory
+    narrator: Narrator
+    accelerator: Accelerator
+    precision: Precision
+    task: Task
+    data: EncodedTask
+    teacher: PreTrainedModel
+    teacher_name: str
+    teacher_hash: str
+    tokenizer: PreTrainedTokenizerBase
+    device: Device
+    workload: Workload
+
+    @cached_property
+    def teacher_architecture(self) -> Architecture:
+        """Shape of the teacher."""
+        return architecture_of(self.teacher.config)
+
+    @cached_property
+    def proxy(self) -> EncodedSet:
+        """The fixed subset on which candidates are compared."""
+        everything = self.data.transfer
+        wanted = self.settings.search.proxy_examples
+        if wanted >= len(everything):
+            return everything
+        generator = np.random.default_rng([self.settings.seed, 1])
+        return everything.select(np.sort(generator.permutation(len(everything))[:wanted]))
+
+    def quality(self, model: PreTrainedModel, encoded: EncodedSet) -> dict[str, float]:
+        """Scores a model on labelled examples, by metric; the primary metric comes first."""
+        logits = predict(model, encoded, precision=self.precision)
+        return self.score(logits, encoded)
+
+    def score(self, logits_NC: np.ndarray[Any, Any], encoded: EncodedSet) -> dict[str, float]:
+        """Scores logits of labelled examples by the task's metrics."""
+        assert encoded.labels is not None
+        return score(self.task.metrics, logits_NC, encoded.labels)
+
+    def signals(self, encoded: EncodedSet, layers: frozenset[int], title: str) -> TeacherSignals:
+        """Returns the teacher's signals for a set, from the run's cache."""
+        self.narrator.begin(title, 1.0)
+        try:
+            return cached_teacher(
+                self.teacher.to(self.accelerator.device),
+                encoded,
+                layers,
+                directory=self.run.work / "cache",
+                teacher_hash=self.teacher_hash,
+                precision=self.precision,
+                limit_gb=self.settings.distill.cache_gb,
+                on_progress=self.narrator.advance,
+            )
+        finally:
+            self.narrator.end()
+
+    def build(self, architecture: Architecture) -> PreTrainedModel:
+        """Builds a fresh student of the teacher's vocabulary and labels."""
+        config = student_config(
+            architecture, self.teacher.config, dropout=self.settings.distill.dropout
+        )
+        return build_student(config, seed=self.settings.seed)
+
+    def train_settings(self, epochs: float) -> TrainSettings:
+        """Returns the settings of one distillation."""
+        distill = self.settings.distill
+        return TrainSettings(
+            epochs=epochs,
+            learning_rate=distill.learning_rate,
+            batch_size=distill.batch_size,
+            precision=self.precision,
+            seed=self.settings.seed,
+        )
+
+    def counts(self, architecture: Architecture) -> ParameterCount:
+        """Counts the parameters of a student of `architecture`."""
+        config = self.teacher.config
+        return count_parameters(
+            architecture,
+            vocab_size=config.vocab_size,
+            positions=config.max_position_embeddings,
+            type_vocabulary=config.type_vocab_size,
+            labels=label_count(config),
+        )
+
+    def flops(self, architecture: Architecture) -> int:
+        """Counts the operations of one example at the workload's length."""
+        return count_flops(
+            architecture, length=self.workload.length, labels=label_count(self.teacher.config)
+        )
+
+    def compare(self, architecture: Architecture, *, length: int | None = None) -> Comparison:
+        """Tells a student's latency beside the teacher's, at the workload or at another length."""
+        workload = self.workload if length is None else replace(self.workload, length=length)
+        return self.device.compare(architecture, workload)
+
+
+def resolve_workload(
+    settings: DeviceSettings, lengths: np.ndarray[Any, Any], kind: str
+) -> Workload:
+    """Fills what the settings leave open: the task's length, all physical cores."""
+    length = settings.length or percentile_length(lengths, q=0.95, multiple=16)
+    threads = 0 if kind == "cuda" else (settings.threads or torch.get_num_threads())
+    return Workload(
+        batch=settings.batch, length=length, precision=settings.precision, threads=threads
+    )
+
+
+def resolve_device_kind(settings: DeviceSettings) -> str:
+    """Returns `cpu`, `cuda` or `table`.
+
+    Raises:
+        SettingsError: If CUDA is asked for and there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if settings.kind == "cuda" and not has_cuda:
+        raise SettingsError("device.kind cuda: no CUDA device is visible; use cpu or auto")
+    if settings.kind == "auto":
+        return "cuda" if has_cuda else "cpu"
+    return settings.kind
+
+
+def resolve_device(
+    settings: DeviceSettings,
+    kind: str,
+    *,
+    teacher: PreTrainedModel,
+    build: Callable[[Architecture], PreTrainedModel],
+) -> Device:
+    """Makes the device that the settings name."""
+    if kind == "table":
+        assert settings.table is not None
+        return read_table(Path(settings.table))
+    return TorchDevice(torch.device(kind), teacher=teacher, build=build)
+
+
+def latency_facts(comparison: Comparison) -> Mapping[str, object]:
+    """Returns both latencies as plain data for the trial record."""
+    return {
+        "latency": comparison.student.to_dict(),
+        "teacher_latency_ms": comparison.teacher.median_ms,
+        "speedup": comparison.speedup,
+    }

@@ -1,0 +1,130 @@
+"""Render what a run directory holds as one self-contained page, written atomically."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from stillhouse.errors import RunError
+from stillhouse.files import write_text_atomically
+from stillhouse.report import wording
+from stillhouse.report.front import draw_front, trained
+from stillhouse.report.gather import Contents, TrialRow, gather
+
+PAGE_NAME = "report.html"
+TEMPLATE_NAME = "page.html.jinja"
+NO_REASON = "no reason recorded"
+REASONS_SHOWN = 5  # architectures named beside one reason; the table of trials names them all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Trials that ended for one reason, told by the first of them."""
+
+    state: str
+    reason: str
+    trials: tuple[TrialRow, ...]
+
+    @property
+    def told(self) -> str:
+        """The reason, as an example where the trials' own differ in their figures."""
+        same = all((trial.reason or NO_REASON) == self.reason for trial in self.trials)
+        return self.reason if same else f"for example: {self.reason}"
+
+    @property
+    def examples(self) -> str:
+        """The first few architectures, and how many more there are."""
+        names = [trial.architecture for trial in self.trials[:REASONS_SHOWN]]
+        more = len(self.trials) - len(names)
+        return "; ".join(names) + (f"; and {more} more" if more else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One line of the cost: its share is of the longest phase, 0..1."""
+
+    name: str
+    seconds: float
+    share: float
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run directory; a reader never sees half of it.
+
+    Args:
+        run: A run directory, of a finished or an interrupted run.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        RunError: If `run` is not a run directory, or the page cannot be written.
+    """
+    page = render(gather(run))
+    target = run / PAGE_NAME
+    try:
+        write_text_atomically(target, page)
+    except OSError as error:
+        raise RunError(
+            f"{target} could not be written ({error}). Make room or give write permission, then: "
+            f"stillhouse report {run}"
+        ) from error
+    return target
+
+
+def render(contents: Contents) -> str:
+    """The page as HTML: every text of the run is escaped, and nothing is fetched."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("stillhouse.report").joinpath(TEMPLATE_NAME)
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    return template.render(
+        contents=contents,
+        say=wording,
+        outcome=wording.outcome(contents),
+        winner=wording.winner(contents.students),
+        measured_how=wording.measured_how(contents),
+        figure=draw_front(contents),
+        compared_on_search=bool(trained(contents.trials)),
+        phases=list(_phases(contents)),
+        counts=_counts(contents.trials),
+        failures=list(_failures(contents.trials)),
+        limits=wording.limits(contents),
+        plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
+    )
+
+
+def _phases(contents: Contents) -> Iterator[Phase]:
+    longest = max(contents.phases_s.values(), default=0.0)
+    for name, seconds in contents.phases_s.items():
+        yield Phase(name=name, seconds=seconds, share=seconds / longest if longest else 0.0)
+
+
+def _counts(trials: Sequence[TrialRow]) -> dict[str, int]:
+    """Number of trials by state; a repeat counts as a repeat whatever its state."""
+    return dict(
+        Counter("repeat" if trial.repeat_of is not None else trial.state for trial in trials)
+    )
+
+
+def _failures(trials: Sequence[TrialRow]) -> Iterator[Failure]:
+    """Failed and infeasible trials by reason, failures first, the commonest first.
+
+    Reasons that differ only in their numbers (how far over a limit, at which step) are one.
+    """
+    grouped: dict[tuple[str, str], list[TrialRow]] = {}
+    for trial in trials:
+        if trial.state in ("failed", "infeasible") and trial.repeat_of is None:
+            pattern = re.sub(r"\d+(\.\d+)?", "0", trial.reason)
+            grouped.setdefault((trial.state, pattern), []).append(trial)
+    for (state, _), rows in sorted(grouped.items(), key=lambda g: (g[0][0], -len(g[1]))):
+        yield Failure(state=state, reason=rows[0].reason or NO_REASON, trials=tuple(rows))

@@ -1,0 +1,166 @@
+"""Figures as a person reads them, and the outcome of a run as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from stillhouse.report.gather import Contents, Figures, Student
+
+MISSING = "–"
+THOUSAND, MILLION, BILLION = 1e3, 1e6, 1e9
+MINUTE_S, HOUR_S = 60, 3600  # an hour has as many minutes as a minute has seconds
+TEN, HUNDRED = 10, 100
+UNITS = {"ms": "ms", "mb": "MB", "s": "s"}
+
+
+def quality(value: float | None) -> str:
+    """Three decimals: a dev set of 1,000 examples resolves no more."""
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction of 0..1 as percent with one decimal."""
+    return MISSING if fraction is None else f"{HUNDRED * fraction:.1f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits, never in scientific notation."""
+    if value is None:
+        return MISSING
+    rounded = _three_digits(value)
+    decimals = 0 if rounded >= HUNDRED else 1 if rounded >= TEN else 2
+    return f"{rounded:.{decimals}f} ms"
+
+
+def times(factor: float | None) -> str:
+    """A speed-up, as in 2.4×."""
+    return MISSING if factor is None else f"{factor:.1f}×"
+
+
+def count(value: float | None) -> str:
+    """A number of parameters: 352 k, 4.4 M, 1.2 G."""
+    if value is None:
+        return MISSING
+    rounded = _three_digits(value)
+    for unit, letter in ((BILLION, "G"), (MILLION, "M"), (THOUSAND, "k")):
+        if rounded >= unit:
+            scaled = rounded / unit
+            return f"{scaled:.0f} {letter}" if scaled >= HUNDRED else f"{scaled:.1f} {letter}"
+    return f"{rounded:.0f}"
+
+
+def _three_digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def megabytes(value: float | None) -> str:
+    """The size of a checkpoint on disk."""
+    return MISSING if value is None else f"{value:.1f} MB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 8.2 s, 3 min 05 s or 2 h 14 min."""
+    if seconds is None:
+        return MISSING
+    if round(seconds, 1) < MINUTE_S:
+        return f"{seconds:.1f} s"
+    if (whole := round(seconds)) < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
+    minutes = round(seconds / MINUTE_S)
+    return f"{minutes // MINUTE_S} h {minutes % MINUTE_S:02d} min"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time to the minute; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return text
+
+
+def limits(contents: Contents) -> str:
+    """The hard limits of the run in words; empty without any."""
+    return ", ".join(limit(name, value) for name, value in contents.limits.items())
+
+
+def limit(name: str, value: float) -> str:
+    """A limit with its unit taken from the end of its name: latency ≤ 5 ms."""
+    if name == "speedup":
+        return f"speed-up ≥ {value:g}×"
+    quantity, _, unit = name.rpartition("_")
+    if quantity and unit in UNITS:
+        return f"{quantity} ≤ {value:g} {UNITS[unit]}"
+    return f"{name} ≤ {value:,.0f}" if value == round(value) else f"{name} ≤ {value:g}"
+
+
+def quality_interval(figures: Figures) -> str:
+    """The dev quality's 95 % interval and number of examples, as far as known."""
+    parts = []
+    if figures.quality_low is not None and figures.quality_high is not None:
+        parts.append(f"{figures.quality_low:.3f} to {figures.quality_high:.3f}")
+    if figures.quality_count is not None:
+        parts.append(f"n = {figures.quality_count:,.0f}")
+    return ", ".join(parts)
+
+
+def latency_interval(figures: Figures) -> str:
+    """The 95 % interval of the median latency, as far as known."""
+    if figures.latency_low_ms is None or figures.latency_high_ms is None:
+        return ""
+    return f"{milliseconds(figures.latency_low_ms)} to {milliseconds(figures.latency_high_ms)}"
+
+
+def measured_how(contents: Contents) -> str:
+    """How latencies are known, on what and for what, from the first model that tells it."""
+    models = [contents.teacher, *(student.figures for student in contents.students)]
+    for model in models:
+        if model.device or model.workload:
+            parts = (model.latency_how, model.device, model.workload)
+            return "; ".join(part for part in parts if part)
+    return ""
+
+
+def winner(students: Sequence[Student]) -> Student | None:
+    """The first in rank that meets the limits; without one, the first in rank.
+
+    Ranks were given on the search-validation set, so dev chooses nothing here.
+    """
+    within = [student for student in students if student.within_limit is not False]
+    return next(iter(within or students), None)
+
+
+def outcome(contents: Contents) -> str:
+    """One sentence that tells what the run found, or how far it came."""
+    best = winner(contents.students)
+    if best is None:
+        return _unfinished(contents)
+    figures = best.figures
+    sentence = f"Student {best.rank}"
+    if figures.architecture:
+        sentence += f" ({figures.architecture})"
+    if best.quality_fraction is not None:
+        sentence += f" keeps {percent(best.quality_fraction)} of the teacher’s {contents.metric}"
+        sentence += f" ({quality(figures.quality)} of {quality(best.teacher_quality)} on dev)"
+    else:
+        sentence += f" reaches {contents.metric} {quality(figures.quality)} on dev"
+    sentence += f" and answers in {milliseconds(figures.latency_ms)}"
+    if best.speedup is not None:
+        sentence += f", {times(best.speedup)} as fast as the teacher"
+    return sentence + _limit_clause(contents, best) + "."
+
+
+def _limit_clause(contents: Contents, student: Student) -> str:
+    if not contents.limits or student.within_limit is None:
+        return ""
+    if student.within_limit:
+        return f"; that meets the limit ({limits(contents)})"
+    return f"; that does not meet the limit ({limits(contents)}), and no student does"
+
+
+def _unfinished(contents: Contents) -> str:
+    complete = sum(trial.state == "complete" for trial in contents.trials)
+    return (
+        f"No student has been distilled in full yet; {complete} of {len(contents.trials)} recorded "
+        "trials are complete. Run the same command again to continue this run."
+    )

@@ -1,0 +1,183 @@
+"""The run directory: everything one run wrote; the same command again resumes it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from stillhouse.errors import RunError
+from stillhouse.files import write_text_atomically
+from stillhouse.run.settings import PROVENANCE_KEY, RunSettings, difference, read_settings
+
+VERSIONS_OF = ("stillhouse", "torch", "transformers", "accelerate", "datasets", "optuna", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDirectory:
+    """Names of the things in a run directory, and the one file that tells its state.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """Resolved settings and provenance."""
+        return self.path / "settings.yaml"
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher as it was used, with its tokeniser and measures."""
+        return self.path / "teacher"
+
+    @property
+    def work(self) -> Path:
+        """Checkpoints and caches; removed when the run is complete."""
+        return self.path / "work"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard logs."""
+        return self.path / "tensorboard"
+
+    @property
+    def trials_file(self) -> Path:
+        """The trials as a table."""
+        return self.path / "trials.csv"
+
+    @property
+    def storage_url(self) -> str:
+        """Optuna storage of the trial record."""
+        return f"sqlite:///{self.path / 'study.db'}"
+
+    def student(self, rank: int) -> Path:
+        """Folder of a finished student; rank 1 is the best within the limits."""
+        return self.path / "students" / str(rank)
+
+    def students(self) -> list[Path]:
+        """Folders of the finished students, by rank."""
+        folders = [f for f in (self.path / "students").glob("*") if (f / "metrics.json").exists()]
+        return sorted(folders, key=lambda folder: int(folder.name))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has done all that its settings ask for."""
+        return self.state().get("status") == "complete"
+
+    def state(self) -> dict[str, Any]:
+        """Reads `run.json`; empty before the run has started."""
+        file = self.path / "run.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def update_state(self, changes: Mapping[str, Any]) -> None:
+        """Merges `changes` into `run.json`."""
+        state = {**self.state(), **changes}
+        write_text_atomically(self.path / "run.json", json.dumps(state, indent=2) + "\n")
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the time of the body to the phase's, whether it ends well or not."""
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            phases = dict(self.state().get("phases_s", {}))
+            phases[phase] = round(phases.get(phase, 0.0) + time.monotonic() - start_s, 3)
+            self.update_state({"phases_s": phases, "wall_s": round(sum(phases.values()), 3)})
+
+    def clear_work(self) -> None:
+        """Removes checkpoints and caches."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def write_provenance(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
+        """Writes the resolved settings with what the run stands on.
+
+        Args:
+            settings: The resolved settings.
+            facts: Hashes and fingerprints beside the versions that are always written.
+        """
+        provenance = {
+            "versions": {name: _version(name) for name in VERSIONS_OF},
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "command": " ".join(sys.argv),
+            **facts,
+        }
+        data = {**settings.to_dict(), PROVENANCE_KEY: provenance}
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        write_text_atomically(self.settings_file, text)
+
+
+@contextmanager
+def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
+    """Opens a run directory for one process, new or to resume.
+
+    Raises:
+        RunError: If another process has it, or it was made with other settings.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            f"run directory {path} is in use by another process: wait for it, or name another "
+            "with --run"
+        ) from error
+    try:
+        run = RunDirectory(path=path)
+        _check_same_settings(run, settings)
+        if not run.settings_file.exists():
+            run.write_provenance(settings, {})
+        if run.is_complete:
+            yield run
+            return
+        now = datetime.now(UTC).isoformat("T", "seconds")
+        run.update_state({"status": "running", "started": run.state().get("started", now)})
+        try:
+            yield run
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # a full disk must not hide the error that it caused
+                run.update_state({"status": status, "reason": str(error)[:2000]})
+            raise
+    finally:
+        lock.release()
+
+
+def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
+    if not run.settings_file.exists():
+        if run.state() or any(run.path.glob("study.db")):
+            raise RunError(f"{run.path} holds a run without settings.yaml: name another directory")
+        return
+    old = read_settings(run.settings_file)
+    old.pop(PROVENANCE_KEY, None)
+    changed = difference(old, settings.to_dict())
+    if changed:
+        listed = "\n  ".join(changed)
+        raise RunError(
+            f"run directory {run.path} was made with other settings:\n  {listed}\n"
+            "Give the same settings to resume it, or another directory with --run."
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,378 @@
+"""The settings of a run: a YAML file or command-line values ↔ one frozen, validated object."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from stillhouse.data.task import TaskSettings
+from stillhouse.distill.layer_maps import LayerMapName
+from stillhouse.errors import SettingsError
+from stillhouse.model.precision import Precision
+from stillhouse.model.students import InitialisationKind
+from stillhouse.search.samplers import SamplerName
+
+STRICT = ConfigDict(extra="forbid")
+PROVENANCE_KEY = "provenance"
+"""Section of a written settings file that tells what the run stood on; ignored when read."""
+
+
+def _check(*, holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherSettings:
+    """The teacher.
+
+    Attributes:
+        model: Hub id or folder of a BERT-shaped encoder, or `scratch`: a small BERT and its
+            tokeniser are then trained on the task itself.
+        finetune: `auto` fine-tunes unless the checkpoint has a trained head for the task.
+        epochs: Passes over the training set; `None` means 2, from scratch 12.
+        learning_rates: Tried on the first tenth of the training; the best one trains to the end.
+            Empty means three around 6e-5, from scratch around 1e-3.
+        batch_size: Examples a step.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: str = "scratch"
+    finetune: Literal["auto", "always", "never"] = "auto"
+    epochs: float | None = None
+    learning_rates: tuple[float, ...] = ()
+    batch_size: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceSettings:
+    """The search space: values for dimensions that shall differ from the default space's.
+
+    Attributes:
+        layers, hidden_size, heads, head_size, ffn_size, ffn_ratio, activation: Allowed values, or
+            `None` for the default. Giving `heads` replaces `head_size` and the other way round;
+            likewise `ffn_size` and `ffn_ratio`.
+        size_fraction: Students must stay below this share of the teacher's parameters, 0..1.
+        size_count: What is counted for that: encoder layers, or everything with the embeddings.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    layers: tuple[int, ...] | None = None
+    hidden_size: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    head_size: tuple[int, ...] | None = None
+    ffn_size: tuple[int, ...] | None = None
+    ffn_ratio: tuple[float, ...] | None = None
+    activation: tuple[str, ...] | None = None
+    size_fraction: float = 0.5
+    size_count: Literal["encoder", "total"] = "encoder"
+
+    def __post_init__(self) -> None:
+        """Refuses an impossible fraction."""
+        _check(
+            holds=0 < self.size_fraction <= 1,
+            rule="space.size_fraction must be above 0 and at most 1",
+            value=self.size_fraction,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What a student must stay within; without any, twice the teacher's speed is asked for.
+
+    Attributes:
+        latency_ms: Upper end of the latency's interval stays below it.
+        speedup: At least so many times as fast as the teacher.
+        size_mb: float32 weights, in 10⁶ bytes.
+        parameters: All parameters, embeddings included.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    latency_ms: float | None = None
+    speedup: float | None = None
+    size_mb: float | None = None
+    parameters: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses limits that are not above 0."""
+        for name, value in self.given().items():
+            _check(holds=value > 0, rule=f"limit.{name} must be above 0", value=value)
+
+    def given(self) -> dict[str, float]:
+        """Returns the limits that were set."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """Where latency is told, and for which workload.
+
+    Attributes:
+        kind: `auto` is CUDA where present, else the processor; `table` looks up a file.
+        table: CSV with the columns `architecture` and `latency_ms`, for `table`.
+        batch: Examples in one request.
+        length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
+        threads: Processor threads; `None` means all physical cores.
+        precision: Arithmetic of the timed models.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["auto", "cpu", "cuda", "table"] = "auto"
+    table: str | None = None
+    batch: int = 1
+    length: int | None = None
+    threads: int | None = None
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuses a table device without a table."""
+        _check(
+            holds=(self.kind == "table") == (self.table is not None),
+            rule="device.table must name a file exactly when device.kind is 'table'",
+            value=self.table,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How candidates are proposed and judged.
+
+    Attributes:
+        strategy: Optuna's sampler of candidates.
+        candidates: Candidates to train, at most.
+        seconds: Time for the whole run, the final training included; `None` for no limit.
+        proxy_examples: Training examples that every candidate sees, fixed before the search.
+        epochs: Passes over them.
+        candidate_seconds: A candidate that trains longer becomes a failed trial.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    strategy: SamplerName = "tpe"
+    candidates: int = 30
+    seconds: float | None = None
+    proxy_examples: int = 8192
+    epochs: float = 1.0
+    candidate_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses budgets that are not above 0."""
+        for name in ("candidates", "proxy_examples", "epochs"):
+            value = getattr(self, name)
+            _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
+        for name in ("seconds", "candidate_seconds"):
+            value = getattr(self, name)
+            _check(
+                holds=value is None or value > 0,
+                rule=f"search.{name} must be above 0 or absent",
+                value=value,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillSettings:
+    """The objective and the pace of distillation, for candidates and final students alike.
+
+    Attributes:
+        logit_weight: Weight of the teacher's outputs.
+        temperature: Softening of both distributions.
+        label_weight: Weight of the gold labels.
+        hidden_weight: Weight of hidden states; 0 leaves them out.
+        hidden_map: Which teacher layers the student's layers learn from.
+        initialisation: First weights: slices of the teacher, or random.
+        learning_rate: Peak of the schedule.
+        batch_size: Examples a step.
+        dropout: In the student while it learns.
+        precision: Arithmetic of training; `auto` is bfloat16 where the machine has it.
+        cache_gb: Largest teacher cache on disk, in 10⁹ bytes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    logit_weight: float = 1.0
+    temperature: float = 1.0
+    label_weight: float = 0.0
+    hidden_weight: float = 0.0
+    hidden_map: LayerMapName = "uniform"
+    initialisation: InitialisationKind = "slices"
+    learning_rate: float = 3e-4
+    batch_size: int = 32
+    dropout: float = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    cache_gb: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Refuses an objective without any term, and negative weights."""
+        weights = (self.logit_weight, self.label_weight, self.hidden_weight)
+        _check(holds=min(weights) >= 0, rule="distill weights must not be negative", value=weights)
+        _check(holds=sum(weights) > 0, rule="one distill weight must be above 0", value=weights)
+        for name in ("temperature", "learning_rate", "batch_size", "cache_gb"):
+            value = getattr(self, name)
+            _check(holds=value > 0, rule=f"distill.{name} must be above 0", value=value)
+        _check(
+            holds=0 <= self.dropout < 1, rule="distill.dropout must be in 0..1", value=self.dropout
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalSettings:
+    """The final distillation of the winners.
+
+    Attributes:
+        students: Winners to train to the end: the best within the limits, then the rest of the
+            front.
+        epochs: Passes over the full training set.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    students: int = 3
+    epochs: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuses to train no student."""
+        _check(holds=self.students > 0, rule="final.students must be above 0", value=self.students)
+        _check(holds=self.epochs > 0, rule="final.epochs must be above 0", value=self.epochs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Everything that decides a run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    limit: LimitSettings = field(default_factory=LimitSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    final: FinalSettings = field(default_factory=FinalSettings)
+    student: str | None = None
+    """`distill` only: the one student, instead of a search."""
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data, as it is written into a settings file."""
+        return dict(TypeAdapter(RunSettings).dump_python(self, mode="json"))
+
+
+def settings_from_dict(data: Mapping[str, Any]) -> RunSettings:
+    """Validates plain data.
+
+    Raises:
+        SettingsError: Naming the path, the rule and the value of everything that is wrong.
+    """
+    known = {key: value for key, value in data.items() if key != PROVENANCE_KEY}
+    try:
+        return TypeAdapter(RunSettings).validate_python(known)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for entry in error.errors():
+        path = ".".join(str(part) for part in entry["loc"]) or "settings"
+        message = entry["msg"].removeprefix("Value error, ")
+        if entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            message = f"unknown key; known keys here: {', '.join(_known_keys(entry['loc'][:-1]))}"
+        value = "" if isinstance(entry["input"], Mapping) else f" (value: {entry['input']!r})"
+        lines.append(f"{path}: {message}{value}")
+    return "\n".join(lines)
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    kind: Any = RunSettings
+    for part in path:
+        defaults = {f.name: f for f in dataclasses.fields(kind)}
+        factory = defaults[str(part)].default_factory
+        kind = factory
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads a YAML settings file as plain data, not yet validated.
+
+    Raises:
+        SettingsError: If the file is missing, is not YAML, or holds no mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings file {path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"settings file {path} must hold sections such as 'teacher' and 'task'")
+    return data
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `data` with values replaced at dotted paths such as `search.candidates`."""
+    merged: dict[str, Any] = {key: _copied(value) for key, value in data.items()}
+    for path, value in overrides.items():
+        *sections, key = path.split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingsError(f"{path}: {section!r} is a value, not a section")
+        place[key] = value
+    return merged
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Parses `search.candidates=40`; the value is read as YAML.
+
+    Raises:
+        SettingsError: If there is no `=`, or the value is not YAML.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise SettingsError(f"--set needs path=value, such as search.candidates=40, got {text!r}")
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {path}: {value!r} is not a YAML value: {error}") from error
+
+
+def parse_duration(text: str) -> float:
+    """Parses `45m`, `1h30m`, `90s` or plain seconds.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        SettingsError: If the text is none of these.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise SettingsError(f"time must look like 45m, 1h30m or 90s, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total_s = hours * 3600 + minutes * 60 + seconds
+    if total_s <= 0:
+        raise SettingsError(f"time must be above 0, got {text!r}")
+    return total_s
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """Lists the settings in which two runs differ, one `path: old → new` each."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        here = f"{path}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += difference(before, after, f"{here}.")
+        elif before != after:
+            lines.append(f"{here}: {before!r} → {after!r}")
+    return lines

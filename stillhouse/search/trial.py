@@ -1,0 +1,91 @@
+"""What is known of one candidate, before and after it is judged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from stillhouse.errors import StillhouseError
+from stillhouse.space.architecture import Architecture
+
+JsonValue: TypeAlias = (
+    "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+)
+
+
+class CandidateFailed(StillhouseError):  # noqa: N818 - says what happened, like TrialState
+    """One candidate cannot be judged; the search goes on without it.
+
+    Args:
+        reason: Why, for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason by name, for the record."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TrialState(StrEnum):
+    """How far a candidate has come."""
+
+    RUNNING = "running"
+    """Started; nothing final is known."""
+    COMPLETE = "complete"
+    """Judged: quality and latency are known."""
+    INFEASIBLE = "infeasible"
+    """Over a hard limit, therefore never trained; its quality is unknown."""
+    FAILED = "failed"
+    """Could not be judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate and what became of it.
+
+    Args:
+        number: Position in the search, from 0, without gaps.
+        architecture: What was tried.
+        state: How far it came.
+        quality: Score on the search-validation set, higher is better.
+        latency_ms: Latency on the device of the search.
+        reason: Why it is infeasible or failed, for people.
+        repeat_of: Number of the earlier trial of the same architecture that lent its outcome.
+        cost_s: Wall-clock time spent on it, without what an interruption threw away.
+        violations: By limit, the amount over it relative to the limit: 0.25 is 25 % over, 0 and
+            below is kept.
+        attributes: Whatever else is worth recording.
+
+    Raises:
+        ValueError: A complete trial lacks a finite quality or latency.
+    """
+
+    number: int
+    architecture: Architecture
+    state: TrialState
+    quality: float | None = None
+    latency_ms: float | None = None
+    reason: str = ""
+    repeat_of: int | None = None
+    cost_s: float = 0.0
+    violations: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a complete trial that no strategy could learn from."""
+        outcome = (self.quality, self.latency_ms)
+        if self.state is TrialState.COMPLETE and not all(
+            value is not None and math.isfinite(value) for value in outcome
+        ):
+            raise ValueError(f"a complete trial needs finite quality and latency, got {outcome}")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the outcome is final."""
+        return self.state is not TrialState.RUNNING
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether at least one limit is violated."""
+        return any(amount > 0 for amount in self.violations.values())

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from stillhouse.data.encoding import EncodedSet, concatenate, encode
+from stillhouse.data.examples import Examples
+from stillhouse.errors import DataError
+
+
+@pytest.fixture
+def pairs():
+    return Examples(text_a=["a b", "c"], text_b=["d", "a b c d"], labels=[1, 0]).to_dataset(
+        ("no", "yes")
+    )
+
+
+def ragged(*lengths, labels=None, pad_id=0):
+    tokens = sum(lengths)
+    return EncodedSet(
+        input_ids=np.arange(tokens, dtype=np.int32),
+        token_type_ids=(np.arange(tokens) % 2).astype(np.int8),
+        offsets=np.cumsum([0, *lengths]),
+        labels=labels,
+        pad_id=pad_id,
+    )
+
+
+def row(encoded, index):
+    return encoded.input_ids[encoded.offsets[index] : encoded.offsets[index + 1]].tolist()
+
+
+def test_pairs_become_flat_tokens(pairs, tokenizer):
+    encoded = encode(pairs, tokenizer, max_length=16)
+    assert encoded.input_ids.tolist() == [2, 5, 6, 3, 8, 3, 2, 7, 3, 5, 6, 7, 8, 3]
+    assert encoded.token_type_ids.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert encoded.offsets.tolist() == [0, 6, 14]
+    assert encoded.labels.tolist() == [1, 0]
+    dtypes = [a.dtype for a in (encoded.input_ids, encoded.token_type_ids, encoded.offsets)]
+    assert dtypes == [np.int32, np.int8, np.int64]
+    assert encoded.labels.dtype == np.int64
+    assert (len(encoded), encoded.longest) == (2, 8)
+
+
+def test_the_longer_text_is_cut_first(pairs, tokenizer):
+    encoded = encode(pairs, tokenizer, max_length=6)
+    assert row(encoded, 1) == [2, 7, 3, 5, 6, 3]
+
+
+def test_the_tokenisers_own_limit_holds(tokenizer):
+    tokenizer.model_max_length = 4
+    dataset = Examples(text_a=["a b c d"]).to_dataset(())
+    encoded = encode(dataset, tokenizer, max_length=128)
+    assert encoded.input_ids.tolist() == [2, 5, 6, 3]
+    assert encoded.labels is None
+
+
+def test_regression_labels_are_float32(tokenizer):
+    encoded = encode(
+        Examples(text_a=["a", "b"], labels=[0.5, 2.0]).to_dataset(()), tokenizer, max_length=8
+    )
+    assert encoded.labels.dtype == np.float32
+    assert encoded.labels.tolist() == [0.5, 2.0]
+
+
+def test_a_tokeniser_without_token_types_gives_zeros(pairs, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    plain = AutoTokenizer.from_pretrained(
+        tmp_path, model_input_names=["input_ids", "attention_mask"]
+    )
+    encoded = encode(pairs, plain, max_length=16)
+    assert encoded.input_ids.tolist() == encode(pairs, tokenizer, max_length=16).input_ids.tolist()
+    assert not encoded.token_type_ids.any()
+
+
+def test_many_texts_stay_in_order(tokenizer):
+    texts = ["a b c d"[: 1 + 2 * (i % 4)] for i in range(20_000)]
+    encoded = encode(Examples(text_a=texts).to_dataset(()), tokenizer, max_length=8)
+    assert len(encoded) == 20_000
+    assert (encoded.lengths == 3 + np.arange(20_000) % 4).all()
+    assert row(encoded, 16_386) == [2, 5, 6, 7, 3]
+
+
+def test_an_empty_set_is_encoded(pairs, tokenizer):
+    encoded = encode(pairs.select([]), tokenizer, max_length=8)
+    assert (len(encoded), encoded.longest) == (0, 0)
+
+
+def test_select_copies_examples_in_the_given_order():
+    encoded = ragged(3, 0, 2, 4, labels=np.array([5, 6, 7, 8]))
+    chosen = encoded.select([3, 0, 1, 3])
+    assert chosen.lengths.tolist() == [4, 3, 0, 4]
+    assert chosen.input_ids.tolist() == [5, 6, 7, 8, 0, 1, 2, 5, 6, 7, 8]
+    assert chosen.token_type_ids.tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0]
+    assert chosen.labels.tolist() == [8, 5, 6, 8]
+    assert len(encoded.select([])) == 0
+
+
+def test_concatenate_fills_missing_labels():
+    classes = concatenate([ragged(1, 2, labels=np.array([1, 0])), ragged(3)])
+    assert classes.labels.tolist() == [1, 0, -100]
+    assert classes.labels.dtype == np.int64
+    assert classes.lengths.tolist() == [1, 2, 3]
+    numbers = concatenate([ragged(3), ragged(1, labels=np.array([0.5], dtype=np.float32))])
+    assert numbers.labels.dtype == np.float32
+    np.testing.assert_array_equal(numbers.labels, [np.nan, 0.5])
+    assert concatenate([ragged(1), ragged(2)]).labels is None
+
+
+def test_sets_that_do_not_fit_are_not_joined():
+    numbers = ragged(1, labels=np.array([0.5], dtype=np.float32))
+    with pytest.raises(DataError, match="cannot be joined"):
+        concatenate([numbers, ragged(1, labels=np.array([1]))])
+    with pytest.raises(DataError, match="cannot be joined"):
+        concatenate([ragged(1), ragged(1, pad_id=1)])
+    with pytest.raises(DataError, match="at least one"):
+        concatenate([])
+
+
+def test_arrays_that_disagree_are_refused():
+    with pytest.raises(DataError, match="2 examples and 3 tokens"):
+        ragged(1, 2, labels=np.array([1]))
+
+
+def test_the_fingerprint_sees_every_array():
+    sets = [
+        ragged(1, 2),
+        ragged(2, 1),
+        ragged(1, 2, pad_id=1),
+        ragged(1, 2, labels=np.array([0, 1])),
+        ragged(1, 2, labels=np.array([1, 1])),
+    ]
+    prints = {encoded.fingerprint() for encoded in sets}
+    assert len(prints) == len(sets)
+    assert ragged(1, 2).fingerprint() in prints

@@ -1,0 +1,83 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.data.examples import Examples
+from stillhouse.data.splits import hold_out, split_task, stratified_choice, usual_count
+from stillhouse.data.task import Task
+from stillhouse.errors import DataError
+
+
+def make_task(texts, labels, names=("no", "yes")):
+    dataset = Examples(text_a=texts, labels=labels).to_dataset(names)
+    return Task(name="t", metrics=("accuracy",), label_names=names, train=dataset, dev=dataset)
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"), [(1, 1), (9, 1), (100, 10), (49_990, 4_999), (67_349, 5_000)]
+)
+def test_a_tenth_but_at_most_5000_is_held_out(total, expected):
+    assert usual_count(total) == expected
+
+
+def test_classes_keep_their_proportions():
+    labels = [0] * 800 + [1] * 200
+    splits = split_task(make_task([f"text {i}" for i in range(1000)], labels), seed=3)
+    assert Counter(splits.validation["label"]) == {0: 80, 1: 20}
+    assert Counter(splits.train["label"]) == {0: 720, 1: 180}
+    held, kept = set(splits.validation["text_a"]), set(splits.train["text_a"])
+    assert not held & kept
+    assert len(held | kept) == 1000
+
+
+def test_the_seed_decides():
+    task = make_task([f"text {i}" for i in range(300)], [0, 1] * 150)
+    first, again, other = (split_task(task, seed).validation["text_a"][:] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_duplicates_of_validation_leave_the_training_set():
+    texts = [f"text  {i % 100}" if i % 2 else f"text {i % 100} " for i in range(1001)]
+    splits = split_task(make_task(texts, [i % 2 for i in range(1001)]), seed=0)
+    held = {" ".join(text.split()) for text in splits.validation["text_a"]}
+    assert held
+    assert not held & {" ".join(text.split()) for text in splits.train["text_a"]}
+
+
+def test_pairs_are_duplicates_only_where_both_texts_agree():
+    pairs = Examples(text_a=["x"] * 40, text_b=[str(i) for i in range(40)], labels=[0, 1] * 20)
+    kept, held = hold_out(pairs.to_dataset(("a", "b")), count=4, stratified=True, seed=0)
+    assert (len(kept), len(held)) == (36, 4)
+
+
+def test_regression_is_split_by_chance():
+    task = make_task([f"text {i}" for i in range(50)], [i / 7 for i in range(50)], names=())
+    splits = split_task(task, seed=0)
+    assert (len(splits.train), len(splits.validation)) == (45, 5)
+
+
+def test_nothing_to_hold_out_is_an_error():
+    with pytest.raises(DataError, match="at least two different examples"):
+        split_task(make_task(["one", "two"], [0, 1]), seed=0)
+    with pytest.raises(DataError, match="at least two different examples"):
+        split_task(make_task(["same"] * 20, [0, 1] * 10), seed=0)
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=200),
+    count=st.integers(1, 60),
+    seed=st.integers(0, 9),
+)
+def test_every_class_keeps_an_example(labels, count, seed):
+    labels = np.asarray(labels)
+    chosen = stratified_choice(labels, count=count, generator=np.random.default_rng(seed))
+    assert len(set(chosen.tolist())) == len(chosen) <= count
+    rest = np.delete(labels, chosen)
+    assert set(rest) == set(labels)
+    for label, size in Counter(labels.tolist()).items():
+        share = count * size / len(labels)
+        assert abs((labels[chosen] == label).sum() - min(share, size - 1)) <= 1

@@ -1,0 +1,145 @@
+"""A synthetic run directory, written by hand, with hostile names in every text."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+HOSTILE = "<script>alert(1)</script>"
+HEADER = (
+    "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,"
+    "family,layers,hidden_size,heads,ffn_size,activation\n"
+)
+
+
+def trial(number, state, quality="", latency="", reason="", repeat_of="", shape=(2, 128, 2, 512)):
+    layers, hidden, heads, ffn = shape
+    described = ("bert", layers, hidden, heads, ffn, "gelu")
+    return (number, state, quality, latency, reason, repeat_of, 12.5, 398_000, *described)
+
+
+TRIALS = (
+    trial(0, "complete", 0.70, 1.0, shape=(1, 64, 2, 256)),
+    trial(1, "complete", 0.80, 2.0),
+    trial(2, "complete", 0.75, 3.0, shape=(3, 64, 2, 256)),  # beaten by trial 1 in both
+    trial(3, "complete", 0.80, 2.0, repeat_of=1),
+    trial(4, "infeasible", "", 7.5, "latency_ms 50 % over", shape=(4, 256, 4, 1024)),
+    trial(5, "failed", "", 2.5, f"out of memory {HOSTILE}", shape=(4, 128, 2, 512)),
+    trial(6, "failed", "", "", f"out of memory {HOSTILE}", shape=(4, 192, 4, 512)),
+    trial(7, "complete", 0.83, 4.0, shape=(4, 192, 4, 768)),
+    trial(8, "running", shape=(4, 64, 2, 256)),
+)
+
+
+def student(rank, quality, latency_ms, *, within_limit=True):
+    return {
+        "metric": "accuracy",
+        "quality": quality,
+        "quality_search": quality + 0.01,
+        "quality_low": quality - 0.03,
+        "quality_high": quality + 0.03,
+        "quality_count": 660,
+        "teacher_quality": 0.84,
+        "teacher_quality_search": 0.85,
+        "quality_fraction": quality / 0.84,
+        "latency_ms": latency_ms,
+        "latency_low_ms": latency_ms * 0.9,
+        "latency_high_ms": latency_ms * 1.1,
+        "teacher_latency_ms": 8.0,
+        "speedup": 8.0 / latency_ms,
+        "latency_128_ms": latency_ms * 3,
+        "teacher_latency_128_ms": 20.0,
+        "speedup_128": 20.0 / latency_ms / 3,
+        "parameters": 1_234_567,
+        "parameters_encoder": 398_000,
+        "size_mb": 4.9,
+        "device": "cpu <b>bold</b>",
+        "workload": {"batch": 1, "length": 64, "precision": "float32", "threads": 2},
+        "architecture": {
+            "family": "bert",
+            "layers": 2,
+            "hidden_size": 128,
+            "heads": 2,
+            "ffn_size": 512,
+            "activation": "gelu",
+        },
+        "initialisation": {"kind": "slices", "layers": [1, 3]},
+        "trial": rank,
+        "within_limit": within_limit,
+        "cost_s": 60.0,
+    }
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_trials(run):
+    with (run / "trials.csv").open("w", encoding="utf-8", newline="") as file:
+        file.write(HEADER)
+        csv.writer(file).writerows(TRIALS)
+
+
+def write_run_json(run, **changes):
+    summary = {
+        "status": "complete",
+        "started": "2026-01-02T03:04:05+00:00",
+        "wall_s": 431.0,
+        "phases_s": {"teacher": 100.0, "search": 250.0, "final": 81.0},
+        "space_size": 120,
+        "grid_size": 160,
+        "limits": {"latency_ms": 5.0},
+        "task": f"data {HOSTILE}.csv",
+        "teacher": "org/teacher",
+    }
+    write_json(run / "run.json", summary | changes)
+
+
+def write_settings(run):
+    (run / "settings.yaml").write_text(
+        "task:\n  name: data.csv\n  text: [a, b]\nlimit:\n  latency_ms: 5.0\n"
+        "provenance:\n  versions:\n    torch: 2.13.0\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture
+def interrupted_run(tmp_path) -> Path:
+    """A run stopped during its search: no students, no teacher metrics, no trials.csv."""
+    run = tmp_path / "stopped"
+    run.mkdir()
+    write_settings(run)
+    write_run_json(run, status="interrupted", wall_s=None, phases_s={"teacher": 100.0})
+    return run
+
+
+@pytest.fixture
+def distill_run(tmp_path) -> Path:
+    """One student, no search."""
+    run = tmp_path / "plain"
+    run.mkdir()
+    write_settings(run)
+    write_run_json(run, limits={}, space_size=None, grid_size=None, phases_s={"final": 81.0})
+    write_json(run / "students/1/metrics.json", student(1, 0.81, 1.6) | {"within_limit": None})
+    return run
+
+
+@pytest.fixture
+def full_run(tmp_path) -> Path:
+    """A finished search with two students."""
+    run = tmp_path / "finished"
+    run.mkdir()
+    write_settings(run)
+    write_run_json(run)
+    write_trials(run)
+    write_json(
+        run / "teacher/metrics.json",
+        {"metric": "accuracy", "quality": 0.84, "quality_search": 0.85, "latency_ms": 8.0,
+         "parameters": 4_400_000, "architecture": HOSTILE},
+    )  # fmt: skip
+    write_json(run / "students/1/metrics.json", student(1, 0.819, 1.6))
+    write_json(run / "students/2/metrics.json", student(2, 0.825, 6.4, within_limit=False))
+    write_json(run / "students/10/metrics.json", student(10, 0.74, 0.8))
+    return run

@@ -1,0 +1,65 @@
+import json
+
+from stillhouse.report.front import best_trials, draw_front
+from stillhouse.report.gather import gather
+
+
+def traces_of(run):
+    return {trace["name"]: trace for trace in draw_front(gather(run))["data"]}
+
+
+def test_front_holds_what_no_trial_beats_and_no_repeat(full_run):
+    assert [trial.number for trial in best_trials(gather(full_run).trials)] == [0, 1, 7]
+
+
+def test_every_measured_trial_is_drawn_once(full_run):
+    traces = traces_of(full_run)
+
+    assert traces["best trials (front)"]["x"] == [1.0, 2.0, 4.0]
+    assert traces["trials"]["x"] == [3.0]
+    assert traces["over a limit"]["x"] == [7.5]
+    assert traces["failed"]["x"] == [2.5]
+    assert "unfinished" not in traces
+
+
+def test_students_and_teacher_stand_on_the_set_of_the_trials(full_run):
+    traces = traces_of(full_run)
+
+    assert traces["teacher"]["y"] == [0.85]
+    assert traces["students, distilled in full"]["y"] == [0.829, 0.835, 0.75]
+
+
+def test_without_trials_dev_is_drawn_with_its_interval(distill_run):
+    student = traces_of(distill_run)["students, distilled in full"]
+
+    assert student["y"] == [0.81]
+    assert abs(student["error_y"]["array"][0] - 0.03) < 1e-9
+
+
+def test_limit_is_a_line_at_its_latency(full_run):
+    (line,) = draw_front(gather(full_run))["layout"]["shapes"]
+
+    assert line["x0"] == line["x1"] == 5.0
+
+
+def test_wide_ranges_are_drawn_on_a_log_axis_with_the_limit_in_place(full_run):
+    path = full_run / "trials.csv"
+    path.write_text(path.read_text().replace(",7.5,", ",750,"))
+
+    layout = draw_front(gather(full_run))["layout"]
+
+    assert layout["xaxis"]["type"] == "log"
+    assert 10 ** layout["annotations"][0]["x"] - 5.0 < 1e-9
+
+
+def test_hovers_tell_the_architecture_and_hold_no_markup_of_the_run(full_run):
+    figure = draw_front(gather(full_run))
+    traces = {trace["name"]: trace for trace in figure["data"]}
+
+    assert "2 × 128" in traces["best trials (front)"]["hovertext"][1]
+    assert "&lt;script&gt;" in traces["failed"]["hovertext"][0]
+    assert "<script" not in json.dumps(figure)
+
+
+def test_nothing_measured_is_no_figure(interrupted_run):
+    assert draw_front(gather(interrupted_run)) is None

@@ -1,0 +1,90 @@
+import pytest
+
+from stillhouse.errors import RunError
+from stillhouse.report.gather import gather
+
+
+def test_a_finished_run_is_read_whole(full_run):
+    contents = gather(full_run)
+
+    assert (contents.name, contents.status, contents.metric) == ("finished", "complete", "accuracy")
+    assert contents.latency_limit_ms == 5.0
+    assert [trial.number for trial in contents.trials] == list(range(9))
+    assert contents.trials[3].repeat_of == 1
+    assert contents.trials[6].latency_ms is None
+    assert contents.phases_s == {"teacher": 100.0, "search": 250.0, "final": 81.0}
+
+
+def test_students_are_ordered_by_rank_as_a_number(full_run):
+    assert [student.rank for student in gather(full_run).students] == [1, 2, 10]
+
+
+def test_teacher_figures_come_from_students_where_its_own_lack_them(full_run):
+    teacher = gather(full_run).teacher
+
+    assert teacher.latency_128_ms == 20.0
+    assert teacher.parameters == 4_400_000
+    assert teacher.workload == "batch 1, length 64, precision float32, threads 2"
+
+
+def test_settings_and_provenance_are_told_apart(full_run):
+    contents = gather(full_run)
+
+    assert dict(contents.settings)["task.text"] == "a, b"
+    assert contents.provenance == (("versions.torch", "2.13.0"),)
+
+
+def test_a_speed_up_is_a_latency_limit_too(full_run):
+    path = full_run / "run.json"
+    path.write_text('{"limits": {"speedup": 2.0, "latency_ms": 5.0}}', encoding="utf-8")
+
+    assert gather(full_run).latency_limit_ms == 4.0  # the teacher takes 8 ms
+
+
+def test_the_first_weights_are_told(full_run):
+    assert gather(full_run).students[0].initialisation == "slices of teacher layers 1, 3"
+
+
+def test_an_interrupted_run_is_read_without_complaint(interrupted_run):
+    contents = gather(interrupted_run)
+
+    assert contents.students == contents.trials == contents.notes == ()
+    assert contents.teacher.quality is None
+
+
+def test_a_damaged_file_is_noted_and_the_rest_is_read(full_run):
+    (full_run / "students/2/metrics.json").write_text('{"quality": 0.8', encoding="utf-8")
+    (full_run / "settings.yaml").write_text("a: [1", encoding="utf-8")
+
+    contents = gather(full_run)
+
+    assert [student.rank for student in contents.students] == [1, 10]
+    assert len(contents.notes) == 2
+
+
+def test_figures_that_are_no_finite_numbers_are_missing(full_run):
+    path = full_run / "students/1/metrics.json"
+    path.write_text('{"quality": NaN, "latency_ms": "fast", "speedup": true}', encoding="utf-8")
+
+    student = gather(full_run).students[0]
+
+    assert student.figures.quality is None
+    assert student.figures.latency_ms is None
+    assert student.speedup is None
+
+
+def test_an_architecture_of_another_version_is_shown_as_it_stands(full_run):
+    path = full_run / "students/1/metrics.json"
+    path.write_text('{"architecture": {"family": "chain", "blocks": 7}}', encoding="utf-8")
+
+    assert gather(full_run).students[0].figures.architecture == "family=chain, blocks=7"
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_another_directory_is_refused(tmp_path, make):
+    place = tmp_path / "elsewhere"
+    if make:
+        place.mkdir()
+
+    with pytest.raises(RunError, match="elsewhere is not a run directory"):
+        gather(place)

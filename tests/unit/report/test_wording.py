@@ -1,0 +1,85 @@
+import pytest
+
+from stillhouse.report import wording
+from stillhouse.report.gather import gather
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (8.24, "8.2 s"),
+        (185, "3 min 05 s"),
+        (59.99, "1 min 00 s"),
+        (3599.8, "1 h 00 min"),
+        (8040, "2 h 14 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert wording.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (12, "12"), (352_000, "352 k"), (4_400_000, "4.4 M"), (999_999, "1.0 M")],
+)
+def test_counts(value, text):
+    assert wording.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.613, "0.61 ms"), (9.999, "10.0 ms"), (12.34, "12.3 ms"), (340, "340 ms")]
+)
+def test_milliseconds(value, text):
+    assert wording.milliseconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("latency_ms", 2.5, "latency ≤ 2.5 ms"),
+        ("parameters", 12_000_000, "parameters ≤ 12,000,000"),
+        ("speedup", 2.0, "speed-up ≥ 2×"),
+        ("share", 0.5, "share ≤ 0.5"),
+    ],
+)
+def test_limits_carry_their_units(name, value, text):
+    assert wording.limit(name, value) == text
+
+
+def test_moments_are_told_to_the_minute():
+    assert wording.moment("2026-01-02T03:04:05.6+00:00") == "2026-01-02 03:04 UTC"
+    assert wording.moment("yesterday") == "yesterday"
+
+
+def test_the_winner_is_the_first_in_rank_within_the_limit(full_run):
+    (full_run / "students/1/metrics.json").unlink()
+
+    assert wording.winner(gather(full_run).students).rank == 10
+
+
+def test_the_outcome_says_what_the_winner_keeps_and_gains(full_run):
+    sentence = wording.outcome(gather(full_run))
+
+    assert "97.5 % of the teacher’s accuracy (0.819 of 0.840 on dev)" in sentence
+    assert "1.60 ms, 5.0× as fast" in sentence
+    assert "that meets the limit (latency ≤ 5 ms)" in sentence
+
+
+def test_the_outcome_admits_a_limit_that_no_student_met(full_run):
+    for rank in (1, 10):
+        (full_run / f"students/{rank}/metrics.json").unlink()
+
+    assert "does not meet the limit (latency ≤ 5 ms)" in wording.outcome(gather(full_run))
+
+
+def test_an_interrupted_run_says_how_to_go_on(interrupted_run):
+    assert "Run the same command again" in wording.outcome(gather(interrupted_run))
+
+
+def test_latencies_say_how_they_are_known(distill_run):
+    path = distill_run / "students/1/metrics.json"
+    told = '{"latency_how": "measured", "device": "a chip", "workload_label": "batch 1"}'
+    path.write_text(told, encoding="utf-8")
+
+    assert wording.measured_how(gather(distill_run)) == "measured; a chip; batch 1"

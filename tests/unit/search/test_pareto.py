@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from stillhouse.search.pareto import pareto_front
+from stillhouse.search.trial import TrialState
+
+
+def numbers(trials):
+    return [trial.number for trial in pareto_front(trials)]
+
+
+def test_front_by_hand(make_trial):
+    outcomes = [(0.5, 3.0), (0.9, 9.0), (0.7, 5.0), (0.6, 6.0), (0.9, 9.5), (0.4, 3.0)]
+    trials = [make_trial(i, quality=q, latency_ms=t) for i, (q, t) in enumerate(outcomes)]
+    assert numbers(trials) == [0, 2, 1]
+
+
+def test_equal_outcomes_do_not_dominate_each_other(make_trial):
+    trials = [make_trial(i, quality=0.5, latency_ms=2.0) for i in (3, 1)]
+    assert numbers(trials) == [1, 3]
+
+
+def test_what_is_passed_over(make_trial):
+    good = {"quality": 1.0, "latency_ms": 0.1}
+    trials = [
+        make_trial(0),
+        make_trial(1, repeat_of=0, **good),
+        make_trial(2, TrialState.INFEASIBLE, latency_ms=0.1),
+        make_trial(3, TrialState.FAILED),
+        make_trial(4, TrialState.RUNNING, latency_ms=0.1),
+    ]
+    assert numbers(trials) == [0]
+    assert numbers([]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_against_the_definition(make_trial, seed):
+    drawn = np.random.default_rng(seed).integers(1, 6, size=(30, 2))
+    trials = [make_trial(i, quality=q / 5, latency_ms=t) for i, (q, t) in enumerate(drawn.tolist())]
+
+    def beats(one, other):
+        gain, saving = one.quality - other.quality, other.latency_ms - one.latency_ms
+        return gain >= 0 and saving >= 0 and gain + saving > 0
+
+    expected = {t.number for t in trials if not any(beats(other, t) for other in trials)}
+    front = pareto_front(trials)
+    assert {trial.number for trial in front} == expected
+    latencies_ms = [trial.latency_ms for trial in front]
+    assert latencies_ms == sorted(latencies_ms)
