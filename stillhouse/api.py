@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.data.task import Task, TaskSettings, load_task, task_from_dataset
+from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
 from stillhouse.errors import SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.teachers import Teacher
@@ -27,8 +27,6 @@ from stillhouse.search.trial import Trial
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-IN_MEMORY = "in-memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FEWEST_TOKENS = 8
 MOST_TEXTS = 2
 SHUFFLE_SEED = 0
+IN_MEMORY = "in-memory"
+"""Name of a task that is handed over as an object, so that no settings can load it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class TaskSettings:
     """What the user says about the task.
 
     Attributes:
-        name: `embedded`, `glue/<task>`, or the path of a `.csv` or `.tsv` file.
+        name: `embedded`, `glue/<task>`, the path of a `.csv` or `.tsv` file, or `in-memory`.
         text: One or two text columns of a table; none means `text`.
         label: Label column of a table; none means `label`.
         dev: Path of a table's dev set; none holds 10 % of the table out.
@@ -61,7 +63,8 @@ class TaskSettings:
         Raises:
             SettingsError: If a value is impossible or does not go with the kind of task.
         """
-        if not self.is_table and self.name != "embedded" and self.name not in _glue_names():
+        known = ("embedded", IN_MEMORY, *_glue_names())
+        if not self.is_table and self.name not in known:
             raise SettingsError(
                 f"there is no task {self.name!r}; name a .csv or .tsv file, or one of embedded, "
                 f"{', '.join(_glue_names())}"
@@ -181,6 +184,10 @@ def task_from_dataset(
 
 
 def _source(settings: TaskSettings) -> Source:
+    if settings.name == IN_MEMORY:
+        raise SettingsError(
+            "task 'in-memory' lies in no file: call stillhouse.search(task=...) with the dataset"
+        )
     if settings.name == "embedded":
         return load_embedded()
     if settings.is_table:

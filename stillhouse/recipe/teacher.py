@@ -155,9 +155,9 @@ def _trust_head(given: Preparation, teacher: Teacher, data: EncodedTask) -> None
 def _finetune(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
     rates: Sequence[float] = given.settings.teacher.learning_rates
     if not rates:
-        rates = (1e-3,) if teacher.from_scratch else (3e-5, 6e-5, 1.2e-4)
+        rates = (5e-4,) if teacher.from_scratch else (3e-5, 6e-5, 1.2e-4)
     rate = rates[0] if len(rates) == 1 else _best_rate(given, teacher, data, rates)
-    epochs = given.settings.teacher.epochs or (12.0 if teacher.from_scratch else 2.0)
+    epochs = given.settings.teacher.epochs or (8.0 if teacher.from_scratch else 2.0)
     checkpoint = CheckpointFolder(
         path=given.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"
     )

@@ -37,9 +37,9 @@ class TeacherSettings:
         model: Hub id or folder of a BERT-shaped encoder, or `scratch`: a small BERT and its
             tokeniser are then trained on the task itself.
         finetune: `auto` fine-tunes unless the checkpoint has a trained head for the task.
-        epochs: Passes over the training set; `None` means 2, from scratch 12.
-        learning_rates: Tried on the first tenth of the training; the best one trains to the end.
-            Empty means three around 6e-5, from scratch around 1e-3.
+        epochs: Passes over the training set; `None` means 2, from scratch 8.
+        learning_rates: Each is tried on a tenth of the examples; the best one trains to the end.
+            Empty means three around 6e-5, from scratch 5e-4 alone.
         batch_size: Examples a step.
     """
 

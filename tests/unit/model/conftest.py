@@ -1,0 +1,60 @@
+"""BERT models of a few thousand weights, all of them random, and a small set of examples."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+from stillhouse.data.encoding import EncodedSet
+
+
+def build_bert(*, seed=0, labels=3, **shape):
+    """A classifier whose biases and norms are random too, so that no mix-up goes unseen."""
+    sizes = {
+        "num_hidden_layers": 2,
+        "hidden_size": 16,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+        "max_position_embeddings": 24,
+        **shape,
+    }
+    config = BertConfig(id2label={i: f"label {i}" for i in range(labels)}, **sizes)
+    generator = torch.Generator().manual_seed(seed)
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.5, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_bert():
+    return build_bert
+
+
+@pytest.fixture(scope="session")
+def tokens():
+    """Two rows of token numbers, the second padded."""
+    rows = torch.randint(1, 50, (2, 11), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(rows)
+    mask[1, 7:] = 0
+    return {"input_ids": rows * mask, "attention_mask": mask}
+
+
+@pytest.fixture(scope="session")
+def ragged_set():
+    """Thirty examples of 1 to 20 tokens, in no order of length."""
+    generator = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(generator.integers(1, 21, 30))])
+    return EncodedSet(
+        input_ids=generator.integers(1, 50, offsets[-1]).astype(np.int32),
+        token_type_ids=generator.integers(0, 2, offsets[-1]).astype(np.int8),
+        offsets=offsets,
+    )
+
+
+@pytest.fixture
+def tokenizer() -> BertTokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(words)})

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from transformers import AutoConfig
+
+from stillhouse.model.anatomy import encoder_parameters
+from stillhouse.model.students import (
+    build_student,
+    initialise_student,
+    set_dropout,
+    student_config,
+)
+from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.counts import count_parameters
+
+
+def shape(layers=2, hidden_size=8, heads=2, ffn_size=20, activation="gelu"):
+    return BertArchitecture(
+        layers=layers,
+        hidden_size=hidden_size,
+        heads=heads,
+        ffn_size=ffn_size,
+        activation=activation,
+    )
+
+
+def equal_weights(one, other):
+    theirs = other.state_dict()
+    return all(torch.equal(weight, theirs[name]) for name, weight in one.state_dict().items())
+
+
+def test_a_student_shares_all_but_its_shape_with_the_teacher(make_bert):
+    teacher = make_bert(labels=5, vocab_size=37, type_vocab_size=3, layer_norm_eps=1e-7).config
+    teacher.problem_type = "single_label_classification"
+    config = student_config(shape(3, 24, 6, 40, "relu"), teacher, dropout=0.25)
+    for name in ("vocab_size", "max_position_embeddings", "type_vocab_size", "pad_token_id"):
+        assert getattr(config, name) == getattr(teacher, name)
+    assert config.layer_norm_eps == 1e-7
+    assert config.problem_type == "single_label_classification"
+    assert config.id2label == {i: f"label {i}" for i in range(5)}
+    assert config.label2id == {f"label {i}": i for i in range(5)}
+    assert (config.num_hidden_layers, config.hidden_size) == (3, 24)
+    assert (config.num_attention_heads, config.intermediate_size) == (6, 40)
+    assert config.hidden_act == "relu"
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.25, 0.25)
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_state(make_bert):
+    config = student_config(shape(), make_bert().config)
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first, same, other = (build_student(config, seed=seed) for seed in (4, 4, 5))
+    assert torch.equal(before, torch.get_rng_state())
+    assert equal_weights(first, same)
+    assert not equal_weights(first, other)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "labels", "vocabulary"),
+    [
+        (shape(1, 8, 2, 20), 2, 50),
+        (shape(3, 24, 6, 8, "relu"), 1, 101),
+        (shape(2, 32, 4, 128), 7, 33),
+    ],
+)
+def test_built_models_have_the_counted_parameters(make_bert, architecture, labels, vocabulary):
+    teacher = make_bert(labels=labels, vocab_size=vocabulary).config
+    student = build_student(student_config(architecture, teacher), seed=0)
+    count = count_parameters(
+        architecture,
+        vocab_size=vocabulary,
+        positions=teacher.max_position_embeddings,
+        type_vocabulary=teacher.type_vocab_size,
+        labels=labels,
+    )
+
+    def total(*parts):
+        return sum(weight.numel() for part in parts for weight in part.parameters())
+
+    assert total(student.bert.embeddings) == count.embeddings
+    assert total(student.bert.encoder) == encoder_parameters(student) == count.encoder
+    assert total(student.bert.pooler, student.classifier) == count.head
+    assert total(student) == count.total
+
+
+def test_from_scratch_keeps_the_fresh_weights(make_bert):
+    teacher = make_bert(num_hidden_layers=4)
+    config = student_config(shape(), teacher.config)
+    student = build_student(config, seed=0)
+    done = initialise_student(student, teacher, "scratch")
+    assert equal_weights(student, build_student(config, seed=0))
+    assert done.to_dict() == {"kind": "scratch", "layers": []}
+
+
+def test_slices_come_from_spread_layers(make_bert):
+    teacher = make_bert(num_hidden_layers=6)
+    student = build_student(student_config(shape(3, 16, 4, 32), teacher.config), seed=0)
+    done = initialise_student(student, teacher, "slices")
+    assert done.to_dict() == {"kind": "slices", "layers": [0, 2, 5]}
+    for layer, source in zip(student.bert.encoder.layer, (0, 2, 5), strict=True):
+        assert equal_weights(layer, teacher.bert.encoder.layer[source])
+
+
+def test_dropout_of_a_loaded_model_is_set_everywhere(make_bert, tokens, tmp_path):
+    model = make_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3).train()
+
+    def is_deterministic():
+        with torch.no_grad():
+            return torch.equal(model(**tokens).logits, model(**tokens).logits)
+
+    assert not is_deterministic()
+    set_dropout(model, 0.0)
+    assert is_deterministic()
+    set_dropout(model, 0.5)
+    assert not is_deterministic()
+    model.save_pretrained(tmp_path)
+    saved = AutoConfig.from_pretrained(tmp_path)
+    assert (saved.hidden_dropout_prob, saved.attention_probs_dropout_prob) == (0.5, 0.5)

@@ -1,0 +1,195 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from stillhouse.errors import TeacherError
+from stillhouse.model.teachers import (
+    fresh_bert,
+    hash_weights,
+    label_order_by_agreement,
+    label_order_by_name,
+    load_model,
+    load_tokenizer,
+    name_labels,
+    reorder_outputs,
+)
+
+
+@pytest.fixture
+def saved(make_bert, tmp_path):
+    """A folder with a classifier of three labels, and the classifier."""
+    model = make_bert(seed=3)
+    model.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved", model
+
+
+def test_a_matching_head_is_kept(saved, tokens):
+    folder, original = saved
+    for labels in (3, None):
+        model, has_head = load_model(str(folder), labels=labels)
+        assert has_head
+        assert not model.training
+        assert model.dtype == torch.float32
+        with torch.no_grad():
+            assert torch.equal(model(**tokens).logits, original(**tokens).logits)
+
+
+def test_another_number_of_labels_gets_a_fresh_head(saved):
+    folder, original = saved
+    model, has_head = load_model(str(folder), labels=5)
+    assert not has_head
+    assert model.config.num_labels == model.classifier.out_features == 5
+    assert torch.equal(model.bert.pooler.dense.weight, original.bert.pooler.dense.weight)
+
+
+def test_a_bare_encoder_gets_a_fresh_head(saved, tmp_path):
+    _, original = saved
+    original.bert.save_pretrained(tmp_path / "bare")
+    for labels in (None, 2, 3):
+        model, has_head = load_model(str(tmp_path / "bare"), labels=labels)
+        assert not has_head
+        assert torch.equal(model.bert.pooler.dense.weight, original.bert.pooler.dense.weight)
+
+
+def test_a_fresh_head_does_not_hang_on_the_global_state(saved):
+    folder, _ = saved
+    heads = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        heads.append(load_model(str(folder), labels=5)[0].classifier.weight)
+        assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(*heads)
+    assert heads[0].std() > 0
+
+
+def test_half_precision_checkpoints_are_loaded_in_float32(saved, tmp_path):
+    _, model = saved
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    loaded, has_head = load_model(str(tmp_path / "half"), labels=3)
+    assert has_head
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+
+
+def test_nothing_to_load_is_a_teacher_error(tmp_path):
+    with pytest.raises(TeacherError, match="no model could be loaded from"):
+        load_model(str(tmp_path / "absent"))
+    with pytest.raises(TeacherError, match="no model could be loaded from"):
+        load_model("nobody/has-this-model")
+    with pytest.raises(TeacherError, match="no tokeniser could be loaded from"):
+        load_tokenizer(str(tmp_path / "absent"))
+
+
+def test_damaged_weights_are_a_teacher_error(saved):
+    folder, _ = saved
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(TeacherError, match="no model could be loaded from"):
+        load_model(str(folder))
+
+
+def test_another_family_is_refused(tmp_path):
+    config = DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(TeacherError, match="'distilbert' is not supported"):
+        load_model(str(tmp_path))
+
+
+def test_a_saved_tokeniser_is_loaded(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path))("a d")["input_ids"] == [2, 5, 8, 3]
+
+
+def test_the_fresh_teacher_is_small_and_seeded(tokenizer):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    model, same, other = (fresh_bert(tokenizer, labels=4, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(before, torch.get_rng_state())
+    assert hash_weights(model) == hash_weights(same) != hash_weights(other)
+    config = model.config
+    assert (config.num_hidden_layers, config.hidden_size) == (4, 256)
+    assert (config.vocab_size, config.num_labels, config.pad_token_id) == (9, 4, 0)
+    assert not model.training
+
+
+def test_labels_are_written_into_the_configuration(make_bert):
+    model = make_bert()
+    name_labels(model, ["no", "perhaps", "yes"])
+    assert model.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
+    assert model.config.label2id == {"no": 0, "perhaps": 1, "yes": 2}
+    assert model.config.problem_type == "single_label_classification"
+    score = make_bert(labels=1)
+    name_labels(score, [])
+    assert (score.config.id2label, score.config.label2id) == ({0: "score"}, {"score": 0})
+    assert score.config.problem_type == "regression"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "task", "expected"),
+    [
+        (["a", "b", "c"], ["a", "b", "c"], (0, 1, 2)),
+        (["ENTAILMENT", "Neutral", "no"], ["no", "entailment", "neutral"], (2, 0, 1)),
+        (["LABEL_0", "LABEL_1"], ["no", "yes"], None),
+        (["no", "yes", "perhaps"], ["no", "yes"], None),
+        (["no", "yes"], ["no", "yes", "perhaps"], None),
+        # Classes that differ in case only have no order by names without case.
+        (["a", "b"], ["A", "a"], None),
+        (["A", "a"], ["A", "b"], None),
+    ],
+)
+def test_outputs_are_found_by_name(make_bert, theirs, task, expected):
+    model = make_bert(labels=len(theirs))
+    model.config.id2label = dict(enumerate(theirs))
+    assert label_order_by_name(model, task) == expected
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5])
+def test_a_permutation_of_four_classes_is_recovered(order):
+    """Output `order[label]` is the right one; a quarter of the answers is wrong."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 200)
+    right = np.array(order)[labels]
+    answers = np.where(generator.random(200) < 0.25, generator.integers(0, 4, 200), right)
+    logits = generator.normal(size=(200, 4)).astype(np.float32)
+    logits[np.arange(200), answers] = 9
+    assert label_order_by_agreement(logits, labels) == order
+
+
+@given(classes=st.integers(2, 6), seed=st.integers(0, 1000), count=st.integers(0, 20))
+def test_agreement_gives_a_permutation_as_good_as_any(classes, seed, count):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count)
+    logits = generator.normal(size=(count, classes)).astype(np.float32)
+    order = label_order_by_agreement(logits, labels)
+    assert sorted(order) == list(range(classes))
+    answers = logits.argmax(axis=1)
+
+    def agreement(permutation):
+        return int((np.array(permutation)[labels] == answers).sum())
+
+    assert agreement(order) == max(map(agreement, itertools.permutations(range(classes))))
+
+
+def test_reordered_outputs_are_the_old_ones_in_the_order(make_bert, tokens):
+    model = make_bert(labels=4)
+    with torch.no_grad():
+        before = model(**tokens).logits
+        reorder_outputs(model, (2, 0, 3, 1))
+        after = model(**tokens).logits
+    assert torch.equal(after, before[:, [2, 0, 3, 1]])
+
+
+def test_the_hash_sees_every_weight(make_bert):
+    model, same = make_bert(seed=1), make_bert(seed=1)
+    first = hash_weights(model)
+    assert first == hash_weights(same)
+    assert len(first) == 64
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.LayerNorm.bias[-1] += 1e-6
+    assert hash_weights(model) != first
+    assert hash_weights(make_bert(seed=2)) != first
