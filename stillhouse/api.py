@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,10 +78,9 @@ def run_search_job(
 ) -> SearchResult:
     """Searches, distils, exports and reports; resumes what `path` holds."""
     with open_run(path, settings) as run:
-        if run.is_complete:
-            return _result(run)
-        bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
-        search_task(bench)
+        if not run.is_complete:
+            bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+            search_task(bench)
         _close(run)
         return _result(run)
 
@@ -100,7 +100,7 @@ def run_distill_job(
         if not run.is_complete:
             bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
             distil_student(bench, settings.student)
-            _close(run)
+        _close(run)
         folder = run.student(1)
         return Student(path=folder, metrics=read_metrics(folder))
 
@@ -120,8 +120,8 @@ def evaluate(name: str | Path, task: TaskSettings | Task | str) -> Evaluation:
 
 def search(  # noqa: PLR0913  the one public door; everything else is in `settings`
     *,
-    teacher: str | PreTrainedModel = "scratch",
-    task: str | Task | Dataset = "embedded",
+    teacher: str | PreTrainedModel | None = None,
+    task: str | Task | Dataset | None = None,
     limit: Mapping[str, float] | None = None,
     seconds: float | None = None,
     candidates: int | None = None,
@@ -135,9 +135,10 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
     """Searches students of a teacher for a task within limits, and distils the best.
 
     Args:
-        teacher: Hub id, folder, `scratch`, or a model in memory (then with its `tokenizer`).
+        teacher: Hub id, folder, `scratch`, or a model in memory (then with its `tokenizer`), which
+            stays as it is. `None` leaves it to `settings`, by default `scratch`.
         task: Name such as `glue/sst2`, a CSV path, a `Task`, or a `Dataset` (then with `text` and
-            `label` columns).
+            `label` columns). `None` leaves it to `settings`, by default `embedded`.
         limit: By name (`latency_ms`, `speedup`, `size_mb`, `parameters`); without any, twice the
             teacher's speed.
         seconds: Time for everything, the final training included.
@@ -158,14 +159,15 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
     if candidates is not None:
         overrides["search.candidates"] = candidates
     given = Given(
-        teacher=None if isinstance(teacher, str) else _teacher_in_memory(teacher, tokenizer),
-        task=_task_in_memory(task, text, label),
+        teacher=_teacher_in_memory(teacher, tokenizer), task=_task_in_memory(task, text, label)
     )
-    overrides["teacher.model"] = teacher if isinstance(teacher, str) else IN_MEMORY
-    overrides["task.name"] = task if isinstance(task, str) else IN_MEMORY
-    if isinstance(task, str) and text:
+    if teacher is not None:
+        overrides["teacher.model"] = teacher if isinstance(teacher, str) else IN_MEMORY
+    if task is not None:
+        overrides["task.name"] = task if isinstance(task, str) else IN_MEMORY
+    if given.task is None and text:
         overrides["task.text"] = list(text)
-    if isinstance(task, str) and label is not None:
+    if given.task is None and label is not None:
         overrides["task.label"] = label
     resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
     path = Path(tempfile.mkdtemp(prefix="stillhouse-")) if run is None else Path(run)
@@ -173,8 +175,10 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
 
 
 def _teacher_in_memory(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
-) -> Teacher:
+    model: str | PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
+) -> Teacher | None:
+    if model is None or isinstance(model, str):
+        return None
     if tokenizer is None:
         raise SettingsError("a teacher in memory needs its tokenizer: pass tokenizer=...")
     if not hasattr(model, "classifier"):
@@ -182,13 +186,16 @@ def _teacher_in_memory(
             f"a teacher in memory must be a sequence-classification model, got "
             f"{type(model).__name__}"
         )
-    return Teacher(name=IN_MEMORY, model=model, tokenizer=tokenizer, has_trained_head=True)
+    # A copy, because a teacher is frozen, and its outputs may be put into another order.
+    return Teacher(
+        name=IN_MEMORY, model=copy.deepcopy(model), tokenizer=tokenizer, has_trained_head=True
+    )
 
 
 def _task_in_memory(
-    task: str | Task | Dataset, text: tuple[str, ...], label: str | None
+    task: str | Task | Dataset | None, text: tuple[str, ...], label: str | None
 ) -> Task | None:
-    if isinstance(task, str):
+    if task is None or isinstance(task, str):
         return None
     if isinstance(task, Task):
         return task
@@ -201,9 +208,12 @@ def _task_in_memory(
 
 
 def _close(run: RunDirectory) -> None:
-    run.clear_work()
+    """Marks the run complete and tidies up; does nothing where that was done."""
+    if run.is_complete and not run.work.exists():
+        return
     run.update_state({"status": "complete"})
     write_report(run.path)
+    run.clear_work()  # last: a stop before costs the report, not the trained students
 
 
 def _result(run: RunDirectory) -> SearchResult:

@@ -185,6 +185,7 @@ def train(
             training = _Training(reader, compact, terms, settings, accelerator, teacher)
             return training.run(watch)
     finally:
+        accelerator.free_memory()  # it would keep the optimiser, and so the weights, for good
         model.set_attn_implementation(attention)
         model.eval()
 

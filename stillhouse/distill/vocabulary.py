@@ -45,10 +45,9 @@ def compact_vocabulary(model: PreTrainedModel, encoded: EncodedSet) -> Iterator[
     places = {int(row): place for place, row in enumerate(used)}
     # A table's padding row gets no gradient: it must not get one in the cut table either.
     padding = None if full.padding_idx is None else places.get(full.padding_idx)
-    small = nn.Embedding(len(used), full.embedding_dim, padding_idx=padding)
-    small.to(full.weight.device)
-    with torch.no_grad():
-        small.weight.copy_(full.weight[rows])
+    small = nn.Embedding.from_pretrained(
+        full.weight.detach()[rows], freeze=not full.weight.requires_grad, padding_idx=padding
+    )
     parent.word_embeddings = small
     try:
         ids = np.searchsorted(used, encoded.input_ids).astype(np.int32)

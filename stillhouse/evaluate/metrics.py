@@ -137,6 +137,8 @@ class _Answers:
                     )
                 )
             case "mcc":
+                if _is_constant(predictions) or _is_constant(labels):
+                    return 0.0
                 return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
             case "pearson":
                 return _correlation(stats.pearsonr, predictions, labels)
@@ -146,11 +148,15 @@ class _Answers:
                 assert_never(self.metric)
 
 
+def _is_constant(values: NDArray[Any]) -> bool:
+    return bool(np.ptp(values) == 0)
+
+
 def _correlation(
     statistic: Callable[..., Any], predictions: NDArray[Any], labels: NDArray[Any]
 ) -> float:
     """Gives a correlation; 0 with a constant, where SciPy gives NaN and a warning."""
-    if min(np.ptp(predictions), np.ptp(labels)) == 0:
+    if _is_constant(predictions) or _is_constant(labels):
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)

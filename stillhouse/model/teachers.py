@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from scipy.optimize import linear_sum_assignment
 from transformers import (
     AutoConfig,
@@ -51,13 +52,16 @@ class Teacher:
     from_scratch: bool = False
 
 
-def load_model(name: str, *, labels: int | None = None) -> tuple[PreTrainedModel, bool]:
+def load_model(
+    name: str, *, labels: int | None = None, seed: int = 0
+) -> tuple[PreTrainedModel, bool]:
     """Loads a sequence-classification model from the hub or from a folder.
 
     Args:
         name: Hub id or folder.
         labels: Outputs of the head; a checkpoint with another number gets a fresh head. `None`
             takes the checkpoint as it is.
+        seed: First weights of a fresh head.
 
     Returns:
         The model in float32, and whether the checkpoint brought its head.
@@ -69,14 +73,16 @@ def load_model(name: str, *, labels: int | None = None) -> tuple[PreTrainedModel
         config = AutoConfig.from_pretrained(name)
         anatomy = anatomy_of(config)
         fits = labels is None or config.num_labels == labels
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            num_labels=config.num_labels if labels is None else labels,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    except (OSError, ValueError) as error:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                num_labels=config.num_labels if labels is None else labels,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
     fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     has_head = fits and not any(key.startswith(anatomy.classifier) for key in fresh)
@@ -133,7 +139,7 @@ def label_order_by_name(
     """
     theirs = {name.lower(): index for index, name in enumerate(names_of(model.config))}
     wanted = [name.lower() for name in label_names]
-    if len(theirs) == len(wanted) and all(name in theirs for name in wanted):
+    if len(theirs) == len(wanted) and theirs.keys() == set(wanted):
         return tuple(theirs[name] for name in wanted)
     return None
 

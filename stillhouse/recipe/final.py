@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import train
 from stillhouse.errors import DeviceError
@@ -24,7 +22,7 @@ from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import size_mb, violations
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
-from stillhouse.search.pareto import pareto_front
+from stillhouse.search.pareto import dominated_area, pareto_front
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,23 +56,24 @@ class Winner:
 def choose_winners(trials: Sequence[Trial], count: int) -> list[Trial]:
     """Chooses the trials to train to the end, by search-validation quality only.
 
-    The best comes first; the others are spread evenly over the rest of the Pareto front, so that
-    the family covers the range of latencies.
+    The best comes first; each further one is the trial of the Pareto front that adds most to the
+    area that the chosen ones dominate, so that the family holds the front's knees.
 
     Args:
         trials: All trials; infeasible and failed ones never win.
         count: Winners wanted; fewer where the front is smaller.
+
+    Returns:
+        Winners in the order in which they were chosen.
     """
     front = pareto_front(trials)
     if not front:
         return []
-    best = max(front, key=lambda trial: trial.quality or float("-inf"))
-    rest = [trial for trial in front if trial.number != best.number]
-    wanted = min(count - 1, len(rest))
-    # Evenly spaced, leaving out the very fastest end unless all of the front is wanted.
-    places = np.linspace(len(rest) - 1, 0, wanted + 1)[:wanted] if wanted < len(rest) else None
-    spread = rest if places is None else [rest[round(float(place))] for place in places]
-    return [best, *sorted(spread, key=lambda trial: -(trial.quality or 0.0))]
+    chosen = [front[-1]]
+    while len(chosen) < min(count, len(front)):
+        rest = [trial for trial in front if trial not in chosen]
+        chosen.append(max(rest, key=lambda trial: dominated_area([*chosen, trial], within=front)))
+    return chosen
 
 
 def winner_of_trial(bench: Workbench, trial: Trial) -> Winner:

@@ -56,6 +56,8 @@ def open_workbench(
     with run.timed("data"):
         task = load_task(settings.task) if task is None else task
         splits = split_task(task, settings.seed)
+        fingerprint = task.fingerprint()
+        run.refuse_other_data(fingerprint)
     kind = resolve_device_kind(settings.device)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     precision = resolve_precision(settings.distill.precision, accelerator.device)
@@ -94,7 +96,7 @@ def open_workbench(
         settings,
         {
             "teacher_sha256": metrics["weights_sha256"],
-            "data_sha256": task.fingerprint(),
+            "data_sha256": fingerprint,
             "training_precision": precision,
         },
     )

@@ -16,7 +16,12 @@ from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import TeacherError
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import read_metrics, save_checkpoint
-from stillhouse.model.anatomy import architecture_of, encoder_parameters, label_names
+from stillhouse.model.anatomy import (
+    architecture_of,
+    encoder_parameters,
+    label_count,
+    label_names,
+)
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import (
     Teacher,
@@ -102,13 +107,20 @@ def prepare_teacher(given: Preparation, teacher: Teacher, data: EncodedTask) -> 
     """Gives the teacher a head that can be trusted, in place, and saves it in the run directory.
 
     Raises:
-        TeacherError: If it has no trained head and must not be fine-tuned, or if its own head is
-            worse than always naming the most frequent class.
+        TeacherError: If it has another number of outputs than the task, has no trained head and
+            must not be fine-tuned, or its own head is worse than always naming the most frequent
+            class.
     """
+    outputs, wanted = label_count(teacher.model.config), max(1, len(given.task.label_names))
+    if outputs != wanted:
+        raise TeacherError(
+            f"{teacher.name} has {outputs} outputs, the task {given.task.name} needs {wanted}: "
+            "give a teacher of this task"
+        )
     mode = given.settings.teacher.finetune
     if mode == "never" and not teacher.has_trained_head:
         raise TeacherError(
-            f"{teacher.name} has no trained head of {max(1, len(given.task.label_names))} outputs "
+            f"{teacher.name} has no trained head of {wanted} outputs "
             "for this task and teacher.finetune is 'never': use 'auto', or a fine-tuned checkpoint"
         )
     if mode == "always" or not teacher.has_trained_head:

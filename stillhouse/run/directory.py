@@ -17,10 +17,16 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from safetensors import SafetensorError
+from sqlalchemy.exc import SQLAlchemyError
 
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
 from stillhouse.run.settings import PROVENANCE_KEY, RunSettings, difference, read_settings
+
+STORAGE_ERRORS = (SafetensorError, StorageInternalError, SQLAlchemyError)
+"""What libraries raise instead of an `OSError` where the disk is full or a file is damaged."""
 
 VERSIONS_OF = ("stillhouse", "torch", "transformers", "accelerate", "datasets", "optuna", "numpy")
 
@@ -71,8 +77,10 @@ class RunDirectory:
 
     def students(self) -> list[Path]:
         """Folders of the finished students, by rank."""
-        folders = [f for f in (self.path / "students").glob("*") if (f / "metrics.json").exists()]
-        return sorted(folders, key=lambda folder: int(folder.name))
+        complete = [file.parent for file in (self.path / "students").glob("*/metrics.json")]
+        # A crash may leave a folder that was being written aside, with a name that is no rank.
+        ranked = [folder for folder in complete if folder.name.isdecimal()]
+        return sorted(ranked, key=lambda folder: int(folder.name))
 
     @property
     def is_complete(self) -> bool:
@@ -103,6 +111,21 @@ class RunDirectory:
     def clear_work(self) -> None:
         """Removes checkpoints and caches."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+    def refuse_other_data(self, fingerprint: str) -> None:
+        """Compares the examples with those that the run began with.
+
+        Raises:
+            RunError: If they changed since.
+        """
+        provenance = read_settings(self.settings_file).get(PROVENANCE_KEY) or {}
+        before = provenance.get("data_sha256", fingerprint)
+        if before != fingerprint:
+            raise RunError(
+                f"run directory {self.path} was made with other data (SHA-256 {before[:12]}…, now "
+                f"{fingerprint[:12]}…): give the same data to resume it, or another directory "
+                "with --run"
+            )
 
     def write_provenance(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
         """Writes the resolved settings with what the run stands on.
@@ -155,6 +178,8 @@ def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # a full disk must not hide the error that it caused
                 run.update_state({"status": status, "reason": str(error)[:2000]})
+            if isinstance(error, STORAGE_ERRORS):
+                raise RunError(_explain_storage(run, error)) from error
             raise
     finally:
         lock.release()
@@ -174,6 +199,14 @@ def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
             f"run directory {run.path} was made with other settings:\n  {listed}\n"
             "Give the same settings to resume it, or another directory with --run."
         )
+
+
+def _explain_storage(run: RunDirectory, error: BaseException) -> str:
+    cause = str(error.__cause__ or error).strip().splitlines()[0]
+    return (
+        f"a file could not be read or written ({cause}): make room on the disk of {run.path} and "
+        "give the same command again; what was finished is kept"
+    )
 
 
 def _version(package: str) -> str:

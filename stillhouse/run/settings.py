@@ -50,6 +50,21 @@ class TeacherSettings:
     learning_rates: tuple[float, ...] = ()
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        """Refuses amounts that are not above 0."""
+        amounts = {"epochs": self.epochs, "batch_size": self.batch_size}
+        for name, value in amounts.items():
+            _check(
+                holds=value is None or value > 0,
+                rule=f"teacher.{name} must be above 0",
+                value=value,
+            )
+        _check(
+            holds=all(rate > 0 for rate in self.learning_rates),
+            rule="teacher.learning_rates must be above 0",
+            value=self.learning_rates,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceSettings:
@@ -133,12 +148,19 @@ class DeviceSettings:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        """Refuses a table device without a table."""
+        """Refuses a table device without a table, and a workload that is none."""
         _check(
             holds=(self.kind == "table") == (self.table is not None),
             rule="device.table must name a file exactly when device.kind is 'table'",
             value=self.table,
         )
+        for name in ("batch", "length", "threads"):
+            value = getattr(self, name)
+            _check(
+                holds=value is None or value > 0,
+                rule=f"device.{name} must be above 0",
+                value=value,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +278,12 @@ class RunSettings:
     student: str | None = None
     """`distill` only: the one student, instead of a search."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses a seed that NumPy or PyTorch would not take."""
+        _check(
+            holds=0 <= self.seed < 2**63, rule="seed must be at least 0, below 2⁶³", value=self.seed
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data, as it is written into a settings file."""

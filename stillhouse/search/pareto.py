@@ -1,6 +1,6 @@
 """The trials that no other beats in both quality and latency."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stillhouse.search.trial import Trial, TrialState
 
@@ -30,3 +30,31 @@ def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
             front.append(trial)
             best = (latency_ms, loss)
     return front
+
+
+def dominated_area(trials: Iterable[Trial], *, within: Sequence[Trial]) -> float:
+    """Return the area that trials dominate, as a fraction of the box around a front.
+
+    Args:
+        trials: Trials of the front, in any order.
+        within: The whole front; its slowest latency and lowest quality are the reference point,
+            its fastest latency and highest quality the opposite corner.
+
+    Returns:
+        Hypervolume in two objectives, 0..1; 0 where the box is empty.
+    """
+    slowest, fastest = _ends(trial.latency_ms for trial in within)
+    highest, lowest = _ends(trial.quality for trial in within)
+    box = (slowest - fastest) * (highest - lowest)
+    area, best = 0.0, lowest
+    for trial in pareto_front(trials):
+        assert trial.latency_ms is not None
+        assert trial.quality is not None
+        area += (slowest - trial.latency_ms) * max(0.0, trial.quality - best)
+        best = max(best, trial.quality)
+    return area / box if box else 0.0
+
+
+def _ends(values: Iterable[float | None]) -> tuple[float, float]:
+    known = [value for value in values if value is not None]
+    return max(known), min(known)

@@ -64,9 +64,9 @@ class BertArchitecture:
     @property
     def label(self) -> str:
         """Readable name for tables and plots."""
+        heads = "1 head" if self.heads == 1 else f"{self.heads} heads"
         return (
-            f"{self.layers} × {self.hidden_size}, {self.heads} heads, "
-            f"FFN {self.ffn_size}, {self.activation}"
+            f"{self.layers} × {self.hidden_size}, {heads}, FFN {self.ffn_size}, {self.activation}"
         )
 
     def to_dict(self) -> dict[str, int | str]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stillhouse.search.pareto import pareto_front
+from stillhouse.search.pareto import dominated_area, pareto_front
 from stillhouse.search.trial import TrialState
 
 
@@ -47,3 +47,13 @@ def test_against_the_definition(make_trial, seed):
     assert {trial.number for trial in front} == expected
     latencies_ms = [trial.latency_ms for trial in front]
     assert latencies_ms == sorted(latencies_ms)
+
+
+def test_dominated_area_of_a_staircase(make_trial):
+    # Box 1..5 ms by 0.2..0.8; steps: (5 - 1) x 0, (5 - 2) x 0.3, (5 - 5) x 0.3 of 4 x 0.6.
+    points = [(0.2, 1.0), (0.5, 2.0), (0.8, 5.0)]
+    front = [make_trial(i, quality=q, latency_ms=t) for i, (q, t) in enumerate(points)]
+    assert dominated_area(front, within=front) == pytest.approx(0.9 / 2.4)
+    assert dominated_area(front[::2], within=front) == 0
+    assert dominated_area(front[1:2], within=front) == pytest.approx(0.9 / 2.4)
+    assert dominated_area(front[:1], within=front[:1]) == 0

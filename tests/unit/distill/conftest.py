@@ -1,0 +1,63 @@
+"""Models of a few thousand weights, small sets of examples, and a task that is learnt in seconds."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import BertConfig, BertForSequenceClassification
+
+from stillhouse.data.encoding import EncodedSet
+from stillhouse.distill.teacher import LiveTeacher
+
+
+def build_bert(*, seed=0, layers=2, hidden=16, labels=2, dropout=0.0, **more):
+    config = BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden,
+        vocab_size=50,
+        max_position_embeddings=24,
+        num_labels=labels,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **more,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return BertForSequenceClassification(config).eval()
+
+
+def build_set(count=64, *, seed=0, longest=12, tokens=range(1, 50), scores=False):
+    """Examples of 1 to `longest` tokens; the class says whether the first token is odd."""
+    generator = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(generator.integers(1, longest + 1, count))])
+    ids = generator.choice(np.asarray(tokens), offsets[-1]).astype(np.int32)
+    odd = ids[offsets[:-1]] % 2
+    return EncodedSet(
+        input_ids=ids,
+        token_type_ids=generator.integers(0, 2, offsets[-1]).astype(np.int8),
+        offsets=offsets,
+        labels=odd.astype(np.float32) if scores else odd.astype(np.int64),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_bert():
+    return build_bert
+
+
+@pytest.fixture(scope="session")
+def make_set():
+    return build_set
+
+
+@pytest.fixture(scope="session")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture(scope="session")
+def live_teacher():
+    """A teacher of four layers, asked at every step."""
+    return LiveTeacher(build_bert(seed=5, layers=4, hidden=24), frozenset({1, 3}), "float32")

@@ -1,0 +1,93 @@
+"""Cases by hand; what every loss must keep is in tests/conformance/test_losses.py."""
+
+import math
+
+import pytest
+import torch
+
+from stillhouse.distill.losses import (
+    IGNORED_LABEL,
+    hidden_mse,
+    kl_teacher_student,
+    label_cross_entropy,
+    label_mse,
+    output_mse,
+)
+
+
+def test_divergence_of_two_coins():
+    """Teacher (3/4, 1/4), student (1/2, 1/2): 3/4·ln(3/2) + 1/4·ln(1/2)."""
+    student = torch.tensor([[0.0, 0.0]])
+    teacher = torch.tensor([[math.log(3), 0.0]])
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert kl_teacher_student(student, teacher).item() == pytest.approx(expected)
+    # The other direction is another number: 1/2·ln(2/3) + 1/2·ln(2).
+    backwards = 0.5 * math.log(2 / 3) + 0.5 * math.log(2)
+    assert kl_teacher_student(teacher, student).item() == pytest.approx(backwards)
+
+
+def test_temperature_divides_the_logits_and_multiplies_the_loss_by_its_square():
+    """At temperature 2 logits 2·ln 3 soften to ln 3; the factor is 4."""
+    student = torch.tensor([[0.0, 0.0]])
+    teacher = torch.tensor([[2 * math.log(3), 0.0]])
+    expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert kl_teacher_student(student, teacher, temperature=2.0).item() == pytest.approx(expected)
+
+
+def test_a_high_temperature_has_the_gradient_of_matched_logits():
+    """Hinton et al. 2015, equation 4: (z − v)/C for logits of mean zero, here per example."""
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(5, 4, generator=generator, requires_grad=True)
+    teacher = torch.randn(5, 4, generator=generator)
+    kl_teacher_student(student, teacher, temperature=300.0).backward()
+    gap = (student - student.mean(dim=1, keepdim=True)) - (
+        teacher - teacher.mean(dim=1, keepdim=True)
+    )
+    torch.testing.assert_close(student.grad, gap.detach() / 4 / 5, atol=1e-3, rtol=0.02)
+
+
+def test_a_constant_added_to_all_logits_changes_nothing():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 3, generator=generator)
+    loss = kl_teacher_student(student, teacher)
+    torch.testing.assert_close(kl_teacher_student(student + 7, teacher - 3), loss)
+
+
+def test_extreme_logits_stay_finite():
+    student = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = kl_teacher_student(student, torch.tensor([[-1e4, 1e4]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert student.grad.isfinite().all()
+
+
+def test_outputs_by_hand():
+    assert output_mse(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [5.0]])).item() == 2.5
+
+
+def test_hidden_states_by_hand():
+    """Two real tokens with squared gaps 1, 9 and 4, 0: the mean over token and feature is 3.5."""
+    student = torch.tensor([[[1.0, 3.0], [2.0, 0.0], [50.0, 50.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert hidden_mse(student, torch.zeros(1, 3, 2), mask).item() == 3.5
+
+
+def test_long_examples_weigh_more_than_short_ones():
+    """Tokens count, not examples: 3 of 4 real tokens are off by 1."""
+    teacher = torch.zeros(2, 3, 2)
+    student = teacher.clone()
+    student[0] += 1
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    assert hidden_mse(student, teacher, mask).item() == 0.75
+
+
+def test_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [9.0, 0.0]])
+    labels = torch.tensor([1, 0, IGNORED_LABEL])
+    expected = (math.log(4 / 3) + math.log(4)) / 2
+    assert label_cross_entropy(logits, labels).item() == pytest.approx(expected)
+
+
+def test_score_error_by_hand():
+    labels = torch.tensor([1.0, float("nan"), 4.0])
+    assert label_mse(torch.tensor([[2.0], [100.0], [1.0]]), labels).item() == 5.0

@@ -1,0 +1,188 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse.data.batching import collate, plan_batches
+from stillhouse.distill.teacher import (
+    CachedTeacher,
+    LiveTeacher,
+    cache_bytes,
+    cache_key,
+    cached_teacher,
+)
+
+LAYERS = frozenset({0, 2})
+
+
+@pytest.fixture(scope="module")
+def encoded(make_set):
+    return make_set(90, longest=20)
+
+
+@pytest.fixture(scope="module")
+def teacher(make_bert):
+    return make_bert(seed=4, layers=3, labels=3)
+
+
+@pytest.fixture(scope="module")
+def cached(teacher, encoded, tmp_path_factory):
+    return open_cache(teacher, encoded, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def live(teacher):
+    return LiveTeacher(teacher, LAYERS, "float32")
+
+
+def open_cache(teacher, encoded, directory, *, layers=LAYERS, limit_gb=1.0, **more):
+    return cached_teacher(
+        teacher,
+        encoded,
+        layers,
+        directory=directory,
+        teacher_hash="hash",
+        precision="float32",
+        limit_gb=limit_gb,
+        **more,
+    )
+
+
+@pytest.fixture
+def silent_teacher(make_bert, monkeypatch):
+    """The same teacher, but asking it is an error."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("the teacher was asked")
+
+    model = make_bert(seed=4, layers=3, labels=3)
+    monkeypatch.setattr(model, "forward", refuse)
+    return model
+
+
+@settings(deadline=None, max_examples=40)
+@given(indices=st.lists(st.integers(0, 89), min_size=1, max_size=12))
+def test_cached_signals_equal_live_ones(cached, live, encoded, indices):
+    """Padding of the batch differs from the padding under which the cache was written."""
+    batch = collate(encoded, indices)
+    ours, theirs = cached(batch), live(batch)
+    real = batch.attention_mask.bool()
+    torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, atol=1e-5, rtol=0)
+    assert ours.logits_BC.dtype == torch.float32
+    assert set(ours.hidden_BTD) == set(theirs.hidden_BTD) == LAYERS
+    for layer in LAYERS:
+        state, expected = ours.hidden_BTD[layer], theirs.hidden_BTD[layer]
+        assert state.shape == expected.shape
+        # float16 has 11 bits: half a unit in the last place is 2⁻¹¹ of the value.
+        torch.testing.assert_close(state[real].float(), expected[real], rtol=6e-4, atol=1e-5)
+        assert not state[~real].any()
+
+
+def test_signals_need_no_gradient(cached, live, encoded):
+    batch = collate(encoded, [5, 6])
+    for signals in (cached(batch), live(batch)):
+        assert not signals.logits_BC.requires_grad
+        assert not any(state.requires_grad for state in signals.hidden_BTD.values())
+
+
+def test_training_batches_are_served(cached, live, encoded):
+    for plan in plan_batches(encoded.lengths, batch_size=16, seed=3, epoch=1):
+        batch = collate(encoded, plan)
+        torch.testing.assert_close(
+            cached(batch).logits_BC, live(batch).logits_BC, atol=1e-5, rtol=0
+        )
+
+
+def test_without_layers_only_logits_are_kept(teacher, live, encoded, tmp_path):
+    logits_only = open_cache(teacher, encoded, tmp_path, layers=frozenset())
+    batch = collate(encoded, [7, 7, 0])
+    assert not logits_only(batch).hidden_BTD
+    torch.testing.assert_close(
+        logits_only(batch).logits_BC, live(batch).logits_BC, atol=1e-5, rtol=0
+    )
+    assert not list(tmp_path.rglob("hidden.npy"))
+
+
+def test_the_second_time_the_teacher_is_not_asked(teacher, silent_teacher, encoded, tmp_path):
+    first = open_cache(teacher, encoded, tmp_path)
+    second = open_cache(silent_teacher, encoded, tmp_path)
+    batch = collate(encoded, [1, 2, 3])
+    assert torch.equal(first(batch).logits_BC, second(batch).logits_BC)
+    for layer in LAYERS:
+        assert torch.equal(first(batch).hidden_BTD[layer], second(batch).hidden_BTD[layer])
+
+
+def test_a_cache_that_was_not_finished_is_written_again(teacher, silent_teacher, encoded, tmp_path):
+    with pytest.raises(RuntimeError, match="the teacher was asked"):
+        open_cache(silent_teacher, encoded, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(open_cache(teacher, encoded, tmp_path), CachedTeacher)
+
+
+def test_a_cache_over_its_limit_is_not_written(teacher, live, encoded, tmp_path, caplog):
+    size_gb = cache_bytes(encoded, LAYERS, 16, 3) / 1e9
+    with caplog.at_level(logging.WARNING):
+        over = open_cache(teacher, encoded, tmp_path, limit_gb=size_gb * 0.99)
+    assert isinstance(over, LiveTeacher)
+    assert "over its limit" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+    batch = collate(encoded, [3, 4])
+    assert torch.equal(over(batch).hidden_BTD[2], live(batch).hidden_BTD[2])
+    assert isinstance(open_cache(teacher, encoded, tmp_path, limit_gb=size_gb), CachedTeacher)
+
+
+def test_the_size_told_is_the_size_on_the_disk(teacher, encoded, tmp_path):
+    open_cache(teacher, encoded, tmp_path)
+    arrays = [np.load(path, mmap_mode="r") for path in tmp_path.rglob("*.npy")]
+    assert sum(array.nbytes for array in arrays) == cache_bytes(encoded, LAYERS, 16, 3)
+    tokens = len(encoded.input_ids)
+    assert cache_bytes(encoded, LAYERS, 16, 3) == tokens * 2 * 16 * 2 + 90 * 3 * 4
+
+
+def test_the_key_sees_all_that_the_cache_depends_on(encoded, make_set):
+    keys = [
+        cache_key("hash", encoded, LAYERS, "float32"),
+        cache_key("other", encoded, LAYERS, "float32"),
+        cache_key("hash", make_set(90, longest=20, seed=1), LAYERS, "float32"),
+        cache_key("hash", encoded, frozenset({0, 1}), "float32"),
+        cache_key("hash", encoded, frozenset(), "float32"),
+        cache_key("hash", encoded, LAYERS, "bfloat16"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert cache_key("hash", encoded.select(range(90)), frozenset([2, 0]), "float32") == keys[0]
+
+
+def test_progress_rises_to_one(teacher, encoded, tmp_path):
+    told = []
+    open_cache(teacher, encoded, tmp_path, on_progress=told.append)
+    assert told == sorted(told)
+    assert len(told) == 2
+    assert told[-1] == 1.0
+
+
+def test_states_beyond_float16_stay_finite(make_bert, encoded, tmp_path):
+    teacher = make_bert(layers=3)
+    with torch.no_grad():
+        teacher.bert.encoder.layer[2].output.LayerNorm.weight.fill_(1e6)
+    batch = collate(encoded, [0, 1])
+    state = open_cache(teacher, encoded, tmp_path)(batch).hidden_BTD[2]
+    assert state.isfinite().all()
+    assert state.abs().max() == torch.finfo(torch.float16).max
+
+
+def test_only_arrays_and_json_are_written(teacher, encoded, tmp_path):
+    open_cache(teacher, encoded, tmp_path)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"logits.npy", "hidden.npy", "meta.json"}
+    [meta] = tmp_path.rglob("meta.json")
+    assert json.loads(meta.read_text()) == {"layers": [0, 2]}
+
+
+def test_bfloat16_signals_are_near(teacher, live, encoded):
+    batch = collate(encoded, [3, 4, 5])
+    half = LiveTeacher(teacher, LAYERS, "bfloat16")(batch)
+    torch.testing.assert_close(half.logits_BC.float(), live(batch).logits_BC, atol=0.02, rtol=0.05)

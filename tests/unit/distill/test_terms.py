@@ -1,0 +1,162 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stillhouse.data.batching import Batch, collate
+from stillhouse.distill.layer_maps import layer_links
+from stillhouse.distill.signals import Signals
+from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
+
+
+@pytest.fixture
+def batch(make_set):
+    return collate(make_set(), [2, 9, 4, 30])
+
+
+def signals(batch, *, seed, width=16, layers=(), labels=2):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*batch.input_ids.shape, width)
+    return Signals(
+        logits_BC=torch.randn(len(batch.indices), labels, generator=generator, requires_grad=True),
+        hidden_BTD={
+            layer: torch.randn(shape, generator=generator, requires_grad=True) for layer in layers
+        },
+    )
+
+
+def hidden_term(name="uniform", *, student=(2, 16), teacher=(4, 24), seed=0):
+    return HiddenTerm(
+        links=layer_links(name, student[0], teacher[0]),
+        student_hidden=student[1],
+        teacher_hidden=teacher[1],
+        weight=0.5,
+        seed=seed,
+    )
+
+
+def test_the_label_term_reads_labels_alone(batch):
+    term = LabelTerm(weight=0.3)
+    student = signals(batch, seed=0)
+    expected = F.cross_entropy(student.logits_BC, batch.labels)
+    torch.testing.assert_close(term(student, None, batch), expected)
+    assert (term.weight, term.reads_teacher, term.projection) == (0.3, False, None)
+    assert term.student_layers == term.teacher_layers == frozenset()
+
+
+def test_the_label_term_of_a_regression_is_squared_error(make_set):
+    batch = collate(make_set(scores=True), [2, 9, 4, 30])
+    student = signals(batch, seed=0, labels=1)
+    expected = F.mse_loss(student.logits_BC[:, 0], batch.labels)
+    torch.testing.assert_close(LabelTerm(is_regression=True)(student, None, batch), expected)
+
+
+def test_the_logit_term_of_classes_is_a_divergence_of_the_teacher(batch):
+    student, teacher = signals(batch, seed=0), signals(batch, seed=1)
+    for temperature in (1.0, 3.0):
+        expected = F.kl_div(
+            F.log_softmax(student.logits_BC / temperature, dim=-1),
+            F.softmax(teacher.logits_BC / temperature, dim=-1),
+            reduction="batchmean",
+        )
+        loss = LogitTerm(temperature=temperature)(student, teacher, batch)
+        torch.testing.assert_close(loss, expected * temperature**2)
+    assert LogitTerm().reads_teacher
+
+
+def test_the_logit_term_of_a_regression_is_squared_difference(batch):
+    student, teacher = (signals(batch, seed=seed, labels=1) for seed in (0, 1))
+    loss = LogitTerm(is_regression=True)(student, teacher, batch)
+    torch.testing.assert_close(loss, F.mse_loss(student.logits_BC, teacher.logits_BC))
+
+
+def test_equal_widths_need_no_projection(batch):
+    term = hidden_term(student=(2, 16), teacher=(4, 16))
+    assert term.projection is None
+    student = signals(batch, seed=0, layers=(0, 1))
+    teacher = signals(batch, seed=1, layers=(1, 3))
+    real = batch.attention_mask.bool()
+    pairs = [(student.hidden_BTD[i], teacher.hidden_BTD[t]) for i, t in ((0, 1), (1, 3))]
+    expected = sum(F.mse_loss(ours[real], theirs[real]) for ours, theirs in pairs) / 2
+    torch.testing.assert_close(term(student, teacher, batch), expected)
+
+
+def test_the_term_names_the_layers_that_it_reads():
+    term = hidden_term("uniform_last", student=(3, 16), teacher=(6, 24))
+    assert term.student_layers == {0, 1, 2}
+    assert term.teacher_layers == {1, 3, 4, 5}
+    assert hidden_term("last", student=(3, 16), teacher=(6, 24)).student_layers == {2}
+    assert term.reads_teacher
+    assert term.weight == 0.5
+
+
+@pytest.mark.parametrize(("name", "width"), [("uniform", 24), ("last", 24), ("uniform_last", 48)])
+def test_the_projection_reaches_the_linked_states_side_by_side(name, width):
+    projection = hidden_term(name).projection
+    assert (projection.in_features, projection.out_features) == (16, width)
+
+
+def test_two_linked_layers_of_half_the_width_need_no_projection():
+    assert hidden_term("uniform_last", student=(2, 32), teacher=(4, 16)).projection is None
+    assert hidden_term("uniform_last", student=(2, 16), teacher=(4, 16)).projection is not None
+
+
+def test_linked_states_are_joined_in_the_order_of_the_map(batch):
+    """Layer 0 of 2 in a teacher of 4 learns layers 1 and 2; a projection of ones adds features."""
+    term = hidden_term("uniform_last")
+    with torch.no_grad():
+        term.projection.weight.zero_()
+        term.projection.bias.copy_(torch.cat([torch.ones(24), torch.full((24,), 2.0)]))
+    student = signals(batch, seed=0, layers=(0, 1))
+    shape = (*batch.input_ids.shape, 24)
+    ones, twos = torch.ones(shape), torch.full(shape, 2.0)
+    teacher = Signals(logits_BC=torch.zeros(4, 2), hidden_BTD={1: ones, 2: twos, 3: twos})
+    # The second link, (3, 3), misses its first half by 1.
+    assert term(student, teacher, batch).item() == pytest.approx((0 + 0.5) / 2)
+
+
+def test_gradients_reach_projection_and_student_only(batch):
+    term = hidden_term("uniform_last")
+    student = signals(batch, seed=0, layers=(0, 1))
+    teacher = signals(batch, seed=1, width=24, layers=(1, 2, 3))
+    term(student, teacher, batch).backward()
+    assert term.projection.weight.grad.abs().sum() > 0
+    assert term.projection.bias.grad.abs().sum() > 0
+    for state in student.hidden_BTD.values():
+        assert state.grad.abs().sum() > 0
+        assert not state.grad[batch.attention_mask == 0].any()
+    assert all(state.grad is None for state in teacher.hidden_BTD.values())
+
+
+def test_the_projection_is_seeded_and_leaves_the_global_state():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first, same, other = (hidden_term(seed=seed).projection.weight for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_states_of_half_precision_give_a_float32_loss(batch):
+    term = hidden_term()
+    student = signals(batch, seed=0, layers=(0, 1))
+    teacher = signals(batch, seed=1, width=24, layers=(1, 3))
+    halved = Signals(
+        logits_BC=teacher.logits_BC,
+        hidden_BTD={layer: state.half() for layer, state in teacher.hidden_BTD.items()},
+    )
+    loss = term(student, halved, batch)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, term(student, teacher, batch), rtol=1e-3, atol=0)
+
+
+def test_a_batch_of_padding_alone_costs_nothing(batch):
+    empty = Batch(
+        indices=batch.indices,
+        input_ids=batch.input_ids,
+        attention_mask=torch.zeros_like(batch.attention_mask),
+        token_type_ids=batch.token_type_ids,
+        labels=None,
+    )
+    student = signals(batch, seed=0, layers=(0, 1))
+    teacher = signals(batch, seed=1, width=24, layers=(1, 3))
+    assert hidden_term()(student, teacher, empty).item() == 0

@@ -1,0 +1,213 @@
+import json
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import yaml
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from safetensors import SafetensorError
+
+from stillhouse.errors import DeviceError, RunError
+from stillhouse.run.directory import RunDirectory, open_run
+from stillhouse.run.settings import RunSettings, SearchSettings
+
+SETTINGS = RunSettings()
+
+
+def state(path):
+    return json.loads((path / "run.json").read_text())
+
+
+def test_a_new_run_writes_what_it_stands_on(tmp_path):
+    path = tmp_path / "deep" / "run"
+    with open_run(path, SETTINGS) as run:
+        assert state(path)["status"] == "running"
+        run.write_provenance(SETTINGS, {"teacher_sha256": "abc"})
+    written = yaml.safe_load((path / "settings.yaml").read_text())
+    provenance = written.pop("provenance")
+    assert written == SETTINGS.to_dict()
+    assert provenance["teacher_sha256"] == "abc"
+    assert {"stillhouse", "torch", "optuna"} <= provenance["versions"].keys()
+
+
+def test_a_second_opener_is_refused_while_the_first_holds_the_lock(tmp_path):
+    with (
+        open_run(tmp_path, SETTINGS),
+        pytest.raises(RunError, match=r"in use by another process.*--run"),
+        open_run(tmp_path, SETTINGS),
+    ):
+        pass
+    with open_run(tmp_path, SETTINGS):
+        pass
+
+
+def test_another_process_holds_the_lock(tmp_path):
+    holder = textwrap.dedent(
+        """
+        import sys
+        from filelock import FileLock
+        with FileLock(sys.argv[1]):
+            print("locked", flush=True)
+            sys.stdin.read()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="in use"), open_run(tmp_path, SETTINGS):
+            pass
+        assert not (tmp_path / "run.json").exists()
+        process.kill()
+    with open_run(tmp_path, SETTINGS):  # a killed process leaves no lock behind
+        pass
+
+
+def test_the_lock_is_let_go_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path, SETTINGS):
+        raise ZeroDivisionError
+    with FileLock(tmp_path / ".lock", timeout=0):
+        pass
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path):
+    with open_run(tmp_path, SETTINGS):
+        pass
+    before = state(tmp_path)
+    other = replace(SETTINGS, search=SearchSettings(candidates=99), seed=5)
+    with pytest.raises(RunError) as caught, open_run(tmp_path, other):
+        pass
+    message = str(caught.value)
+    assert "search.candidates: 30 → 99" in message
+    assert "seed: 0 → 5" in message
+    assert len(message.splitlines()) == 4
+    assert state(tmp_path) == before
+
+
+def test_a_run_without_settings_is_refused(tmp_path):
+    (tmp_path / "study.db").touch()
+    with pytest.raises(RunError, match=r"without settings\.yaml"), open_run(tmp_path, SETTINGS):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (KeyboardInterrupt(), "interrupted", ""),
+        (DeviceError("over by 3 %"), "failed", "over by 3 %"),
+        (SystemExit(2), "failed", "2"),
+    ],
+)
+def test_how_a_run_stopped_is_told(tmp_path, error, status, reason):
+    with pytest.raises(type(error)), open_run(tmp_path, SETTINGS):
+        raise error
+    assert (state(tmp_path)["status"], state(tmp_path)["reason"]) == (status, reason)
+    with open_run(tmp_path, SETTINGS) as run:
+        assert state(tmp_path)["status"] == "running"
+        assert not run.is_complete
+
+
+def test_the_start_of_the_first_opening_is_kept(tmp_path):
+    with open_run(tmp_path, SETTINGS) as run:
+        run.update_state({"started": "2020-01-01"})
+    with open_run(tmp_path, SETTINGS):
+        pass
+    assert state(tmp_path)["started"] == "2020-01-01"
+
+
+def test_a_complete_run_stays_complete(tmp_path):
+    with open_run(tmp_path, SETTINGS) as run:
+        run.update_state({"status": "complete"})
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, SETTINGS) as run:
+        assert run.is_complete
+        raise KeyboardInterrupt
+    assert state(tmp_path)["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (SafetensorError("I/O error: No space left on device"), "No space left on device"),
+        (StorageInternalError("An exception in the commit."), "An exception in the commit"),
+    ],
+)
+def test_a_full_disk_is_one_clear_error(tmp_path, error, cause):
+    with pytest.raises(RunError, match=rf"{cause}.*the same command again"):
+        with open_run(tmp_path, SETTINGS):
+            raise error
+    assert state(tmp_path)["status"] == "failed"
+
+
+def test_a_full_database_is_told_by_its_own_words(tmp_path):
+    with pytest.raises(RunError, match="database or disk is full"), open_run(tmp_path, SETTINGS):
+        try:
+            raise sqlite3.OperationalError("database or disk is full")
+        except sqlite3.OperationalError as error:
+            raise StorageInternalError("An exception is raised during the commit.") from error
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr("stillhouse.run.directory.time", made)
+    return made
+
+
+def test_times_add_up_over_two_openings(tmp_path, clock):
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, SETTINGS) as run:
+        with run.timed("data"):
+            clock.now += 1
+        with run.timed("search"):
+            clock.now += 10
+            raise KeyboardInterrupt
+    with open_run(tmp_path, SETTINGS) as run:
+        with run.timed("search"):
+            clock.now += 5
+        with run.timed("final"):
+            clock.now += 2
+    assert state(tmp_path)["phases_s"] == {"data": 1, "search": 15, "final": 2}
+    assert state(tmp_path)["wall_s"] == 18
+
+
+def test_only_whole_students_count_by_rank(tmp_path):
+    run = RunDirectory(path=tmp_path)
+    assert run.students() == []
+    for name in ("10", "2", ".2.tmp"):
+        folder = tmp_path / "students" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    (tmp_path / "students" / "3").mkdir()  # no metrics: not written to the end
+    assert run.students() == [run.student(2), run.student(10)]
+
+
+def test_work_can_be_cleared_twice(tmp_path):
+    run = RunDirectory(path=tmp_path)
+    (run.work / "cache").mkdir(parents=True)
+    run.clear_work()
+    run.clear_work()
+    assert not run.work.exists()
+
+
+def test_other_data_is_refused(tmp_path):
+    with open_run(tmp_path, SETTINGS) as run:
+        run.refuse_other_data("a" * 64)  # nothing is known yet
+        run.write_provenance(SETTINGS, {"data_sha256": "a" * 64})
+        run.refuse_other_data("a" * 64)
+        with pytest.raises(RunError, match="other data .*aaaa.*bbbb"):
+            run.refuse_other_data("b" * 64)

@@ -1,0 +1,239 @@
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.errors import SettingsError
+from stillhouse.run.settings import (
+    RunSettings,
+    apply_overrides,
+    difference,
+    parse_duration,
+    parse_override,
+    read_settings,
+    settings_from_dict,
+)
+
+EVERYTHING = {
+    "teacher": {"model": "folder", "finetune": "always", "epochs": 1.5,
+                "learning_rates": [1e-5, 3e-4], "batch_size": 16},
+    "task": {"name": "data.csv", "text": ["question", "answer"], "label": "y", "dev": "dev.tsv",
+             "metric": "f1_macro", "unlabelled": "more.txt", "max_length": 64,
+             "directory": None, "max_train": 500},
+    "space": {"layers": [1, 2], "hidden_size": [32, 64], "heads": None, "head_size": [16],
+              "ffn_size": None, "ffn_ratio": [1.0, 2.5], "activation": ["gelu", "relu"],
+              "size_fraction": 0.25, "size_count": "total"},
+    "limit": {"latency_ms": 5.0, "speedup": 1.5, "size_mb": 40.0, "parameters": 1e7},
+    "device": {"kind": "table", "table": "chip.csv", "batch": 2, "length": 48, "threads": 3,
+               "precision": "bfloat16"},
+    "search": {"strategy": "gp", "candidates": 7, "seconds": 90.5, "proxy_examples": 100,
+               "epochs": 0.5, "candidate_seconds": 3.0},
+    "distill": {"logit_weight": 0.5, "temperature": 2.0, "label_weight": 0.1,
+                "hidden_weight": 0.2, "hidden_map": "uniform_last", "initialisation": "scratch",
+                "learning_rate": 1e-3, "batch_size": 8, "dropout": 0.1, "precision": "float32",
+                "cache_gb": 0.5},
+    "final": {"students": 2, "epochs": 4.0},
+    "student": "layers=2",
+    "seed": 11,
+}  # fmt: skip
+
+
+def test_every_setting_survives_yaml_and_back():
+    settings = settings_from_dict(EVERYTHING)
+    assert settings.to_dict() == EVERYTHING
+    written = yaml.safe_load(yaml.safe_dump(settings.to_dict()))
+    assert settings_from_dict(written) == settings
+
+
+def test_nothing_given_is_all_defaults():
+    assert settings_from_dict({}) == RunSettings()
+    assert settings_from_dict(RunSettings().to_dict()) == RunSettings()
+
+
+def test_the_provenance_of_a_written_file_is_no_setting():
+    assert settings_from_dict({"seed": 3, "provenance": {"versions": {}}}) == RunSettings(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"serach": {}}, ["serach: unknown key", "teacher, task, space"]),
+        (
+            {"search": {"candidats": 3}},
+            ["search.candidats: unknown key", "strategy, candidates, seconds", "value: 3"],
+        ),
+        ({"limit": {"latency": 5}}, ["limit.latency: unknown key", "latency_ms, speedup"]),
+        ({"task": {"texts": "a"}}, ["task.texts: unknown key", "text, label, dev"]),
+    ],
+)
+def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
+    with pytest.raises(SettingsError) as caught:
+        settings_from_dict(data)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("search.candidates", "many", "search.candidates: .*integer.*'many'"),
+        ("search.candidates", 2.5, "search.candidates: .*2.5"),
+        ("search.candidates", 0, "search.candidates must be above 0, got 0"),
+        ("search.proxy_examples", -1, "proxy_examples must be above 0, got -1"),
+        ("search.epochs", 0, "search.epochs must be above 0"),
+        ("search.seconds", 0, "search.seconds must be above 0 or absent, got 0"),
+        ("search.candidate_seconds", -2.0, "candidate_seconds .* got -2.0"),
+        ("search.strategy", "grid", "search.strategy: .*'random', 'tpe'.*'grid'"),
+        ("search", 5, "search: .*dictionary.*5"),
+        ("limit.latency_ms", -5, "limit.latency_ms must be above 0, got -5"),
+        ("limit.speedup", float("nan"), "limit.speedup must be above 0, got nan"),
+        ("limit.size_mb", 0, "limit.size_mb must be above 0"),
+        ("space.size_fraction", 0, "space.size_fraction must be above 0 and at most 1"),
+        ("space.size_fraction", 1.2, "got 1.2"),
+        ("space.size_count", "both", "'encoder' or 'total'"),
+        ("device.kind", "table", "device.table must name a file exactly when .* got None"),
+        ("device.table", "chip.csv", "exactly when device.kind is 'table', got 'chip.csv'"),
+        ("device.kind", "tpu", "'auto', 'cpu', 'cuda' or 'table'"),
+        ("device.batch", 0, "device.batch must be above 0, got 0"),
+        ("device.length", -5, "device.length must be above 0, got -5"),
+        ("device.threads", 0, "device.threads must be above 0, got 0"),
+        ("distill.logit_weight", 0.0, "one distill weight must be above 0"),
+        ("distill.label_weight", -0.1, "distill weights must not be negative"),
+        ("distill.temperature", 0, "distill.temperature must be above 0"),
+        ("distill.learning_rate", -1, "distill.learning_rate must be above 0"),
+        ("distill.dropout", 1.0, r"distill.dropout must be in 0..1, got 1.0"),
+        ("distill.hidden_map", "first", "'uniform', 'last' or 'uniform_last'"),
+        ("final.students", 0, "final.students must be above 0"),
+        ("final.epochs", -3, "final.epochs must be above 0, got -3"),
+        ("teacher.finetune", "maybe", "'auto', 'always' or 'never'"),
+        ("teacher.epochs", -1, "teacher.epochs must be above 0, got -1"),
+        ("teacher.batch_size", 0, "teacher.batch_size must be above 0, got 0"),
+        ("teacher.learning_rates", [1e-4, 0], "teacher.learning_rates must be above 0"),
+        ("seed", -1, "seed must be at least 0, .*got -1"),
+        ("seed", 2**63, "seed must be at least 0"),
+        ("task.name", "glue/sst3", "there is no task 'glue/sst3'"),
+        ("task.max_length", 4, "max_length is at least 8, but is 4"),
+    ],
+)
+def test_impossible_values_are_refused(path, value, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_from_dict(apply_overrides({}, {path: value}))
+
+
+def test_everything_wrong_is_told_at_once():
+    data = {"search": {"candidates": 0}, "final": {"epoch": 1}, "seed": "x"}
+    with pytest.raises(SettingsError) as caught:
+        settings_from_dict(data)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunSettings().seed = 1
+
+
+def test_only_the_given_limits_count():
+    assert settings_from_dict({"limit": {"size_mb": 4}}).limit.given() == {"size_mb": 4.0}
+    assert RunSettings().limit.given() == {}
+
+
+def test_overrides_win_and_leave_the_data_as_it_was():
+    data = {"search": {"candidates": 3, "epochs": 2.0}, "seed": 1}
+    merged = apply_overrides(data, {"search.candidates": 9, "final.epochs": 5, "seed": 2})
+    assert merged == {
+        "search": {"candidates": 9, "epochs": 2.0},
+        "final": {"epochs": 5},
+        "seed": 2,
+    }
+    assert data == {"search": {"candidates": 3, "epochs": 2.0}, "seed": 1}
+
+
+def test_a_value_is_no_section():
+    with pytest.raises(SettingsError, match=r"seed\.x: 'seed' is a value"):
+        apply_overrides({"seed": 1}, {"seed.x": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("search.candidates=40", ("search.candidates", 40)),
+        ("distill.learning_rate=0.001", ("distill.learning_rate", 0.001)),
+        ("space.layers=[1, 2]", ("space.layers", [1, 2])),
+        ("teacher.model=a=b", ("teacher.model", "a=b")),
+        ("task.metric=null", ("task.metric", None)),
+        ("task.metric=", ("task.metric", None)),
+        (" seed =3", ("seed", 3)),
+    ],
+)
+def test_an_override_is_a_path_and_a_yaml_value(text, parsed):
+    assert parse_override(text) == parsed
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers_after_all():
+    path, value = parse_override("distill.learning_rate=3e-4")
+    assert settings_from_dict(apply_overrides({}, {path: value})).distill.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize("text", ["search.candidates", "=3", "", "space.layers=[1, 2"])
+def test_malformed_overrides_are_refused(text):
+    with pytest.raises(SettingsError, match="--set"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("45m", 2700),
+        ("1h30m", 5400),
+        ("2h", 7200),
+        ("90s", 90),
+        ("90", 90),
+        ("1m30s", 90),
+        ("1m30", 90),
+        ("0.5s", 0.5),
+        (" 1h ", 3600),
+        ("1h0m1s", 3601),
+    ],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "0m", "-5m", "5 m", "1m1h", "m", "1d", "1.5h"])
+def test_what_is_no_duration(text):
+    with pytest.raises(SettingsError, match="time must"):
+        parse_duration(text)
+
+
+@given(st.integers(0, 99), st.integers(0, 200), st.integers(1, 200))
+def test_every_duration_adds_up(hours, minutes, seconds):
+    assert parse_duration(f"{hours}h{minutes}m{seconds}s") == (hours * 60 + minutes) * 60 + seconds
+
+
+def test_a_difference_names_path_and_both_values():
+    old = {"search": {"candidates": 3, "seconds": None}, "seed": 0, "gone": 1}
+    new = {"search": {"candidates": 4, "seconds": None}, "seed": 0, "student": "layers=1"}
+    assert difference(old, new) == [
+        "gone: 1 → None",
+        "search.candidates: 3 → 4",
+        "student: None → 'layers=1'",
+    ]
+    assert difference(new, new) == []
+
+
+def test_a_difference_between_a_section_and_a_value():
+    assert difference({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} → 2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("a: [1", "not valid YAML"), ("- 1", "sections"), ("", "sections")],
+)
+def test_unreadable_settings_files_are_named(tmp_path, content, message):
+    path = tmp_path / "some.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=rf"some\.yaml.*{message}"):
+        read_settings(path)
