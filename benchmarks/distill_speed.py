@@ -29,14 +29,12 @@ from datasets import Dataset, disable_progress_bars
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from benchmarks.common import (
-    WORK,
     Records,
     glue_folder,
     heading,
-    minilm_folder,
     read_report_set,
+    teacher_run,
 )
-from stillhouse.api import run_distill_job
 from stillhouse.data.encoding import encode
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.teacher import cached_teacher
@@ -45,8 +43,6 @@ from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.predict import predict
 from stillhouse.model.students import build_student, initialise_student, student_config
 from stillhouse.model.teachers import hash_weights, load_model, load_tokenizer
-from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import settings_from_dict
 from stillhouse.space.architecture import parse_architecture
 from stillhouse.space.counts import count_flops
 
@@ -117,21 +113,6 @@ def jobs(size: str) -> list[Job]:
             Job(side="trainer", precision="float32", epochs=3, seed=seed, examples=examples)
         )
     return listed
-
-
-def teacher_run() -> Path:
-    """Fine-tunes the teacher once with stillhouse and keeps its run directory."""
-    path = WORK / "teacher"
-    settings = settings_from_dict(
-        {
-            "teacher": {"model": minilm_folder()},
-            "task": {"name": "glue/sst2", "directory": str(glue_folder())},
-            "student": SHAPE,
-            "final": {"epochs": 0.02},
-        }
-    )
-    run_distill_job(settings, path, LoggingNarrator())
-    return path / "teacher"
 
 
 def train_texts(count: int) -> list[str]:

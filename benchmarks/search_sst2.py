@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from benchmarks.common import WORK, glue_folder, heading, minilm_folder, read_report_set
+from benchmarks.common import WORK, glue_folder, heading, read_report_set, teacher_run
 from stillhouse.api import search
 from stillhouse.data.encoding import encode
 from stillhouse.evaluate.metrics import bootstrap, paired_bootstrap, score
@@ -43,7 +43,7 @@ def main() -> None:
     full = parser.parse_args().full
     heading("benchmarks.search_sst2")
     result = search(
-        teacher=minilm_folder(),
+        teacher=str(teacher_run()),
         task="glue/sst2",
         limit={"speedup": 3},
         candidates=40,

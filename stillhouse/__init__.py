@@ -6,7 +6,9 @@ no effects.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +65,22 @@ _HOMES = {
     "search": "api",
     "task_from_dataset": "data.task",
 }
+
+
+class _Package(ModuleType):
+    """This package, in which `search` and `evaluate` are the functions, not the rooms so named.
+
+    Python makes an imported submodule an attribute of its package, which would hide the function.
+    `from stillhouse.search.trial import Trial` finds the room without the attribute.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Leaves out what would hide a public name."""
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

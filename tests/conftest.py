@@ -1,18 +1,25 @@
-"""A task and a teacher so small that whole searches run in seconds; torch is imported when asked.
+"""A task and a teacher so small that whole searches run in seconds.
 
-The task: texts of a few words, `good` where one of them is "sunny", `bad` where it is "rainy".
+The task: texts of a few words, `good` where one of them is "sunny" or the like, `bad` where it is
+"rainy" or the like.
 """
+
+# ruff: noqa: PLC0415  torch and the like are imported only for tests that ask for them
 
 import csv
 import random
+import sys
 
 import pytest
 
-FILLERS = (
-    "the a this that day week morning evening road town river house garden train bird tree "
-    "walk sit look wait long short quiet busy old new"
-).split()
-KEYWORDS = {"bad": "rainy", "good": "sunny"}
+FILLERS = [
+    "the", "a", "this", "that", "day", "week", "morning", "evening", "road", "town", "river",
+    "house", "garden", "train", "bird", "tree", "walk", "sit", "look", "wait", "long", "short",
+]  # fmt: skip
+KEYWORDS = {
+    "bad": ("rainy", "grey", "foggy", "icy", "stormy", "windy"),
+    "good": ("sunny", "blue", "clear", "mild", "calm", "bright"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +30,7 @@ def weather_rows():
     for number in range(120):
         label = ("bad", "good")[number % 2]
         words = draw.sample(FILLERS, 3 + number % 4)
-        words.insert(draw.randrange(len(words)), KEYWORDS[label])
+        words.insert(draw.randrange(len(words)), KEYWORDS[label][number // 2 % 6])
         rows.append((" ".join(words), label))
     return rows
 
@@ -50,7 +57,8 @@ def weather_tokenizer():
     """One token a word."""
     from transformers import BertTokenizer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *KEYWORDS.values(), *FILLERS]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *KEYWORDS["bad"], *KEYWORDS["good"], *FILLERS]
     vocabulary = {word: number for number, word in enumerate(words)}
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
 
@@ -118,3 +126,22 @@ def weather_table(tmp_path_factory):
         writer.writerow(("teacher", latency_ms(shape)))
         writer.writerows((one.key, latency_ms(one)) for one in default_space(shape).enumerate())
     return path
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capsys):
+    """Runs the program in this process; gives exit code, standard output and standard error."""
+    from stillhouse.cli import main
+
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["stillhouse", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        written = capsys.readouterr()
+        return code, written.out, written.err
+
+    return run

@@ -31,6 +31,11 @@ class RichNarrator:
         """Prints one fact; a bar on screen moves below it."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Prints one step of the work, to a terminal only."""
+        if self._console.is_terminal:
+            self.say(text)
+
     def begin(self, task: str, total: float) -> None:
         """Shows a new bar; without a terminal nothing."""
         self.end()

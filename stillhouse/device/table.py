@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,27 +62,29 @@ def read_table(path: Path) -> TableDevice:
     """Reads a CSV with the columns `architecture` (a key, or `teacher`) and `latency_ms`.
 
     Raises:
-        DeviceError: If the file or a column is missing, or a latency is not a positive number.
+        DeviceError: If the file cannot be read, a column or the teacher's row is missing, or a
+            latency is not a positive number.
     """
-    if not path.exists():
-        raise DeviceError(f"latency table {path} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeviceError(f"latency table {path} cannot be read as UTF-8 text: {error}") from error
     rows: dict[str, float] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"architecture", "latency_ms"} - set(reader.fieldnames or ())
-        if missing:
-            raise DeviceError(f"latency table {path} lacks the columns {sorted(missing)}")
-        for line, row in enumerate(reader, start=2):
-            try:
-                latency_ms = float(row["latency_ms"])
-            except (TypeError, ValueError):
-                latency_ms = 0.0
-            if not latency_ms > 0:
-                raise DeviceError(
-                    f"latency table {path}, line {line}: latency_ms must be a number above 0, "
-                    f"got {row['latency_ms']!r}"
-                )
-            rows[row["architecture"]] = latency_ms
+    reader = csv.DictReader(io.StringIO(text))
+    missing = {"architecture", "latency_ms"} - set(reader.fieldnames or ())
+    if missing:
+        raise DeviceError(f"latency table {path} lacks the columns {sorted(missing)}")
+    for line, row in enumerate(reader, start=2):
+        try:
+            latency_ms = float(row["latency_ms"])
+        except (TypeError, ValueError):
+            latency_ms = 0.0
+        if not 0 < latency_ms < math.inf:
+            raise DeviceError(
+                f"latency table {path}, line {line}: latency_ms must be a number above 0, "
+                f"got {row['latency_ms']!r}"
+            )
+        rows[row["architecture"]] = latency_ms
     if TEACHER_ROW not in rows:
         raise DeviceError(f"latency table {path} lacks the row {TEACHER_ROW!r}")
     return TableDevice(name=path.stem, latency_ms=rows)

@@ -166,8 +166,13 @@ def train(
         watch: Progress, checkpoints and the time limit.
 
     Raises:
+        SettingsError: If there is no term, no example, or no teacher for a term that reads it.
         TrainingError: If the loss is not finite, or the deadline passed.
     """
+    if not terms or not len(encoded):
+        raise SettingsError(
+            f"training needs a term and an example, got {len(terms)} terms, {len(encoded)} examples"
+        )
     needs_teacher = any(term.reads_teacher for term in terms)
     if needs_teacher and teacher is None:
         raise SettingsError("a term reads the teacher, but no teacher was given to the training")
@@ -182,12 +187,23 @@ def train(
             SignalReader(model, layers) as reader,
         ):
             torch.manual_seed(settings.seed)
-            training = _Training(reader, compact, terms, settings, accelerator, teacher)
+            asked = None if teacher is None else _with_full_vocabulary(teacher, encoded)
+            training = _Training(reader, compact, terms, settings, accelerator, asked)
             return training.run(watch)
     finally:
         accelerator.free_memory()  # it would keep the optimiser, and so the weights, for good
         model.set_attn_implementation(attention)
         model.eval()
+
+
+def _with_full_vocabulary(teacher: TeacherSignals, encoded: EncodedSet) -> TeacherSignals:
+    """Gives the teacher the token ids that it knows, not those of the student's cut table."""
+
+    def ask(batch: Batch) -> Signals:
+        full = collate(encoded, batch.indices.cpu().numpy())
+        return teacher(full.to(batch.indices.device))
+
+    return ask
 
 
 class _Training:

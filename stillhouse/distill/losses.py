@@ -55,7 +55,9 @@ def hidden_mse(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor) -> Ten
     """
     squared_BT = (student_BTD.float() - teacher_BTD.detach().float()).square().mean(dim=-1)
     kept_BT = mask_BT.to(squared_BT.dtype)
-    return (squared_BT * kept_BT).sum() / kept_BT.sum().clamp(min=1)
+    # Chosen, not multiplied: padding may hold anything, NaN included.
+    summed = torch.where(kept_BT > 0, squared_BT, 0.0).sum()
+    return summed / kept_BT.sum().clamp(min=1)
 
 
 def label_cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:

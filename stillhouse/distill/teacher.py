@@ -142,8 +142,8 @@ def cached_teacher(  # noqa: PLR0913  what a cache depends on, and where it lies
         directory: Folder of all caches; each lies in its own folder below.
         teacher_hash: Identifies the teacher's weights.
         precision: Arithmetic of the teacher's forward pass.
-        limit_gb: Largest cache, in 10⁹ bytes; a larger one, or one that leaves the disk less than
-            a tenth of its space, is not written and the teacher is asked live.
+        limit_gb: Largest cache, in 10⁹ bytes; a larger one, or one that would take more than
+            nine tenths of the free disk, is not written and the teacher is asked live.
         on_progress: Told the finished fraction, 0..1.
     """
     folder = directory / cache_key(teacher_hash, encoded, layers, precision)

@@ -138,6 +138,8 @@ class HiddenTerm:
             student_BTD = student.hidden_BTD[link.student]
             if self.projection is not None:
                 student_BTD = self.projection(student_BTD)
-            teacher_BTD = torch.cat([teacher.hidden_BTD[layer] for layer in link.teacher], dim=-1)
+            # A cache gives float16, which autocast to bfloat16 refuses to join.
+            states = [teacher.hidden_BTD[layer].float() for layer in link.teacher]
+            teacher_BTD = torch.cat(states, dim=-1)
             losses.append(hidden_mse(student_BTD, teacher_BTD, batch.attention_mask))
         return torch.stack(losses).mean()

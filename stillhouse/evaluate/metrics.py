@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 from scipy import stats
@@ -22,7 +22,7 @@ from stillhouse.data.metric_names import (
 from stillhouse.errors import DataError, SettingsError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -136,28 +136,23 @@ class _Answers:
                         labels, predictions, average="macro", zero_division=0.0
                     )
                 )
-            case "mcc":
-                if _is_constant(predictions) or _is_constant(labels):
-                    return 0.0
-                return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
-            case "pearson":
-                return _correlation(stats.pearsonr, predictions, labels)
-            case "spearman":
-                return _correlation(stats.spearmanr, predictions, labels)
+            case "mcc" | "pearson" | "spearman":
+                return _correlation(self.metric, predictions, labels)
             case _:
                 assert_never(self.metric)
 
 
-def _is_constant(values: NDArray[Any]) -> bool:
-    return bool(np.ptp(values) == 0)
-
-
 def _correlation(
-    statistic: Callable[..., Any], predictions: NDArray[Any], labels: NDArray[Any]
+    metric: Literal["mcc", "pearson", "spearman"],
+    predictions: NDArray[Any],
+    labels: NDArray[Any],
 ) -> float:
-    """Gives a correlation; 0 with a constant, where SciPy gives NaN and a warning."""
-    if _is_constant(predictions) or _is_constant(labels):
+    """Gives a correlation; 0 with a constant, where the libraries give NaN or a warning."""
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0
+    if metric == "mcc":
+        return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
+    statistic: Any = stats.pearsonr if metric == "pearson" else stats.spearmanr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
         value = float(statistic(predictions, labels).statistic)

@@ -67,9 +67,12 @@ def head_rows(student: Architecture, teacher: Architecture) -> Tensor:
 def score_scale(student_head_size: int, teacher_head_size: int) -> float:
     """Factor on queries and on keys that keeps the scale of query·key/√K when K changes.
 
-    With K_S < K_T dimensions the expected product shrinks by K_S/K_T while the divisor shrinks by
-    √(K_S/K_T), so the scores need √(K_T/K_S), half of it (in the exponent) on each side. With
-    K_S > K_T the added dimensions are near zero and only the divisor grows.
+    Where a head's dimensions agree, K_S < K_T of them shrink the product by K_S/K_T and the divisor
+    by √(K_S/K_T), so the scores need √(K_T/K_S), half of it (in the exponent) on each side. In a
+    teacher whose dimensions are independent the product shrinks by the root only and the factor
+    overshoots: all-MiniLM-L6-v2 lies between, at 1.05 to 1.29 of the teacher's spread with half
+    heads (0.74 to 0.91 without the factor). What a narrower hidden state takes from the scores is
+    not made up for. With K_S > K_T the added dimensions are near zero and only the divisor grows.
     """
     wide, narrow = (
         max(student_head_size, teacher_head_size),

@@ -63,7 +63,8 @@ def judge_candidate(bench: Workbench, number: int, architecture: Architecture) -
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise CandidateFailed(f"out of memory: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines() or [type(error).__name__]  # Python's own says nothing
+        raise CandidateFailed(f"out of memory: {said[0]}") from error
     finally:
         gc.collect()
         if torch.cuda.is_available():

@@ -120,7 +120,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
         if trial.latency_ms is not None:
             log.add_scalar("trial/latency_ms", trial.latency_ms, trial.number)
         record.export_csv(bench.run.trials_file)
-        bench.narrator.say(describe_trial(trial))
+        bench.narrator.note(describe_trial(trial))
 
     try:
         trials = run_search(
@@ -128,7 +128,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
             record=record,
             screen=lambda architecture: screen_candidate(bench, limits, architecture),
             judge=lambda number, architecture, _trial: judge_candidate(bench, number, architecture),
-            candidates=settings.candidates,
+            candidates=settings.most_candidates,
             may_start=_time_keeper(bench),
             on_trial=on_trial,
             seed=bench.settings.seed,

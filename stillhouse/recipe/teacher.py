@@ -168,7 +168,10 @@ def _finetune(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
     rates: Sequence[float] = given.settings.teacher.learning_rates
     if not rates:
         rates = (5e-4,) if teacher.from_scratch else (3e-5, 6e-5, 1.2e-4)
-    rate = rates[0] if len(rates) == 1 else _best_rate(given, teacher, data, rates)
+    rate = rates[0] if len(rates) == 1 else given.run.state().get("teacher_learning_rate")
+    if rate is None:
+        rate = _best_rate(given, teacher, data, rates)
+        given.run.update_state({"teacher_learning_rate": rate})
     epochs = given.settings.teacher.epochs or (8.0 if teacher.from_scratch else 2.0)
     checkpoint = CheckpointFolder(
         path=given.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"

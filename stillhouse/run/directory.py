@@ -83,6 +83,11 @@ class RunDirectory:
         return sorted(ranked, key=lambda folder: int(folder.name))
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was computed yet, as after a typing error in the settings."""
+        return not any(path.exists() for path in (self.teacher, self.work, self.path / "study.db"))
+
+    @property
     def is_complete(self) -> bool:
         """Whether the run has done all that its settings ask for."""
         return self.state().get("status") == "complete"
@@ -165,7 +170,7 @@ def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
     try:
         run = RunDirectory(path=path)
         _check_same_settings(run, settings)
-        if not run.settings_file.exists():
+        if run.is_untouched:
             run.write_provenance(settings, {})
         if run.is_complete:
             yield run
@@ -186,10 +191,10 @@ def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
 
 
 def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
-    if not run.settings_file.exists():
-        if run.state() or any(run.path.glob("study.db")):
-            raise RunError(f"{run.path} holds a run without settings.yaml: name another directory")
+    if run.is_untouched:
         return
+    if not run.settings_file.exists():
+        raise RunError(f"{run.path} holds a run without settings.yaml: name another directory")
     old = read_settings(run.settings_file)
     old.pop(PROVENANCE_KEY, None)
     changed = difference(old, settings.to_dict())

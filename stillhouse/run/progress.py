@@ -15,6 +15,10 @@ class Narrator(Protocol):
         """Tells one fact that a user should see."""
         ...
 
+    def note(self, text: str) -> None:
+        """Tells one step of the work; nobody misses it where nobody watches."""
+        ...
+
     def begin(self, task: str, total: float) -> None:
         """Starts a stretch of work of `total` units, and ends the one before."""
         ...
@@ -32,6 +36,9 @@ class LoggingNarrator:
     """Writes facts to the log and keeps progress to itself: for programs and for tests."""
 
     def say(self, text: str) -> None:  # noqa: D102
+        logger.info("%s", text)
+
+    def note(self, text: str) -> None:  # noqa: D102
         logger.info("%s", text)
 
     def begin(self, task: str, total: float) -> None:  # noqa: D102

@@ -23,6 +23,8 @@ STRICT = ConfigDict(extra="forbid")
 PROVENANCE_KEY = "provenance"
 """Section of a written settings file that tells what the run stood on; ignored when read."""
 
+DEFAULT_CANDIDATES = 30
+
 
 def _check(*, holds: bool, rule: str, value: object) -> None:
     if not holds:
@@ -169,7 +171,8 @@ class SearchSettings:
 
     Attributes:
         strategy: Optuna's sampler of candidates.
-        candidates: Candidates to train, at most.
+        candidates: Candidates to train, at most; `None` means as many as the time allows, and 30
+            where no time is given either.
         seconds: Time for the whole run, the final training included; `None` for no limit.
         proxy_examples: Training examples that every candidate sees, fixed before the search.
         epochs: Passes over them.
@@ -178,7 +181,7 @@ class SearchSettings:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     strategy: SamplerName = "tpe"
-    candidates: int = 30
+    candidates: int | None = None
     seconds: float | None = None
     proxy_examples: int = 8192
     epochs: float = 1.0
@@ -186,16 +189,23 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
-        for name in ("candidates", "proxy_examples", "epochs"):
+        for name in ("proxy_examples", "epochs"):
             value = getattr(self, name)
             _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
-        for name in ("seconds", "candidate_seconds"):
+        for name in ("candidates", "seconds", "candidate_seconds"):
             value = getattr(self, name)
             _check(
                 holds=value is None or value > 0,
                 rule=f"search.{name} must be above 0 or absent",
                 value=value,
             )
+
+    @property
+    def most_candidates(self) -> int | None:
+        """Candidates to train at most, or `None` where only the time ends the search."""
+        if self.candidates is None and self.seconds is None:
+            return DEFAULT_CANDIDATES
+        return self.candidates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

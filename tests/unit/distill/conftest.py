@@ -1,4 +1,4 @@
-"""Models of a few thousand weights, small sets of examples, and a task that is learnt in seconds."""
+"""Models of a few thousand weights, and small sets of examples of an easy task."""
 
 import numpy as np
 import pytest
@@ -59,5 +59,10 @@ def accelerator():
 
 @pytest.fixture(scope="session")
 def live_teacher():
-    """A teacher of four layers, asked at every step."""
-    return LiveTeacher(build_bert(seed=5, layers=4, hidden=24), frozenset({1, 3}), "float32")
+    """A teacher of four layers that has much to say, asked at every step."""
+    model = build_bert(seed=5, layers=4, hidden=24)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.4, generator=generator)
+    return LiveTeacher(model, frozenset({1, 3}), "float32")

@@ -32,7 +32,7 @@ def test_the_last_map_links_the_two_last_layers_only():
 
 
 def test_the_map_of_kd_nas():
-    """Source: arXiv 2303.09639, section 3.2: layer i learns ⌈i·L_T/L_S⌉ beside L_T − L_S + i."""
+    """Source: arXiv 2303.09639 v2: 1-based layer i learns ⌈i·L_T/L_S⌉ beside L_T − L_S + i."""
     assert pairs("uniform_last", 3, 6) == [(0, (1, 3)), (1, (3, 4)), (2, (5, 5))]
     assert pairs("uniform_last", 4, 12) == [(0, (2, 8)), (1, (5, 9)), (2, (8, 10)), (3, (11, 11))]
 

@@ -1,5 +1,6 @@
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,7 +133,17 @@ def test_a_cache_over_its_limit_is_not_written(teacher, live, encoded, tmp_path,
     assert list(tmp_path.iterdir()) == []
     batch = collate(encoded, [3, 4])
     assert torch.equal(over(batch).hidden_BTD[2], live(batch).hidden_BTD[2])
-    assert isinstance(open_cache(teacher, encoded, tmp_path, limit_gb=size_gb), CachedTeacher)
+    assert isinstance(
+        open_cache(teacher, encoded, tmp_path, limit_gb=size_gb * 1.01), CachedTeacher
+    )
+
+
+def test_a_cache_that_fills_the_disk_is_not_written(teacher, encoded, tmp_path, monkeypatch):
+    size = cache_bytes(encoded, LAYERS, 16, 3)
+    for free, kind in ((size, LiveTeacher), (2 * size, CachedTeacher)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+        assert isinstance(open_cache(teacher, encoded, tmp_path), kind)
 
 
 def test_the_size_told_is_the_size_on_the_disk(teacher, encoded, tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 
 from stillhouse.data.batching import Batch, collate
 from stillhouse.distill.layer_maps import layer_links

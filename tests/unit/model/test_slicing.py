@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -245,7 +246,7 @@ def test_spread_layers_ascend_from_the_first_to_the_last(student, teacher):
     assert len(layers) == student
     assert layers[-1] == teacher - 1
     assert student == 1 or layers[0] == 0
-    gaps = [after - before for before, after in zip(layers, layers[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(layers)]
     if gaps:
         assert min(gaps) >= (1 if student <= teacher else 0)
         assert max(gaps) - min(gaps) <= 1

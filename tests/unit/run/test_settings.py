@@ -80,7 +80,7 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
     [
         ("search.candidates", "many", "search.candidates: .*integer.*'many'"),
         ("search.candidates", 2.5, "search.candidates: .*2.5"),
-        ("search.candidates", 0, "search.candidates must be above 0, got 0"),
+        ("search.candidates", 0, "search.candidates must be above 0 or absent, got 0"),
         ("search.proxy_examples", -1, "proxy_examples must be above 0, got -1"),
         ("search.epochs", 0, "search.epochs must be above 0"),
         ("search.seconds", 0, "search.seconds must be above 0 or absent, got 0"),
@@ -137,6 +137,15 @@ def test_settings_are_frozen():
 def test_only_the_given_limits_count():
     assert settings_from_dict({"limit": {"size_mb": 4}}).limit.given() == {"size_mb": 4.0}
     assert RunSettings().limit.given() == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 30), ({"seconds": 60}, None), ({"candidates": 7}, 7),
+     ({"candidates": 7, "seconds": 60}, 7)],
+)  # fmt: skip
+def test_the_candidates_of_a_search_without_any_end(given, most):
+    assert settings_from_dict({"search": given}).search.most_candidates == most
 
 
 def test_overrides_win_and_leave_the_data_as_it_was():

@@ -1,0 +1,63 @@
+"""Every link between the documents leads somewhere, and the tree in the README is the tree."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def links(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    return [link for link in LINK.findall(text) if not re.match(r"[a-z]+:", link)]
+
+
+def anchors(document):
+    """The names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+RELATIVE = [
+    pytest.param(document, link, id=f"{document.name}: {link}")
+    for document in DOCUMENTS
+    for link in links(document)
+]
+
+
+@pytest.mark.parametrize(("document", "link"), RELATIVE)
+def test_a_link_leads_somewhere(document, link):
+    path, _, anchor = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    assert target.exists(), f"{document.name} links to {path}, which does not exist"
+    assert target.is_relative_to(REPOSITORY)
+    if anchor:
+        assert anchor in anchors(target)
+
+
+def test_there_are_links():
+    assert len(RELATIVE) >= 5
+
+
+def test_every_folder_of_the_tree_exists_and_every_room_is_in_it():
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    tree = re.search(r"^```\nstillhouse/\n(.*?)^```", readme, flags=re.M | re.S).group(1)
+    rooms = re.findall(r"^  (\S+)", tree, flags=re.M)
+    beside = re.findall(r"^(\w+/)", tree, flags=re.M)
+    for name in rooms:
+        assert (REPOSITORY / "stillhouse" / name).exists(), name
+    for name in beside:
+        assert (REPOSITORY / name).is_dir(), name
+    packages = {path.parent.name for path in (REPOSITORY / "stillhouse").glob("*/__init__.py")}
+    assert {room.rstrip("/") for room in rooms if room.endswith("/")} == packages
+
+
+@pytest.mark.parametrize(
+    "room", sorted((REPOSITORY / "stillhouse").glob("*/__init__.py")), ids=lambda p: p.parent.name
+)
+def test_every_room_says_what_it_may_import(room):
+    docstring = room.read_text("utf-8").split('"""')[1]
+    assert re.search(r"[Mm]ay import|needs", docstring)

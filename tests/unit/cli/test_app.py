@@ -1,0 +1,62 @@
+import pytest
+import typer
+
+from stillhouse.cli import app as cli
+from stillhouse.errors import DataError
+
+
+@pytest.mark.parametrize("command", ["search", "distill", "evaluate", "report", "demo"])
+def test_every_command_explains_itself(run_cli, command):
+    code, out, _ = run_cli(command, "--help")
+    assert code == 0
+    assert "Usage: stillhouse" in out
+
+
+def test_without_a_command_the_help_is_shown(run_cli):
+    code, out, err = run_cli()
+    assert code == 2
+    assert "search" in out + err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("serach",), ("search", "--lmit", "5"), ("evaluate",), ("search", "--candidates", "many")],
+)
+def test_wrong_words_are_named(run_cli, arguments):
+    code, _, err = run_cli(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+    assert "Error" in err
+
+
+@pytest.mark.parametrize("error", [DataError("no [column] 'x'"), OSError(28, "No space left")])
+def test_an_error_is_one_message_and_exit_code_1(run_cli, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "gather_settings", fail)
+    code, out, err = run_cli("search")
+    assert (code, out) == (1, "")
+    assert err.strip() == f"error: {error}"
+
+
+def test_what_is_our_own_mistake_is_not_hidden(run_cli, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "gather_settings", fail)
+    with pytest.raises(ZeroDivisionError):
+        run_cli("search")
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    with pytest.raises(typer.Exit) as caught, cli.resumable(tmp_path / "run"):
+        raise KeyboardInterrupt
+    assert caught.value.exit_code == 130
+    assert f"kept in {tmp_path / 'run'}; the same command again" in capsys.readouterr().err
+
+
+def test_report_of_what_is_no_run(run_cli, tmp_path):
+    code, _, err = run_cli("report", tmp_path / "nothing")
+    assert code == 1
+    assert "is no run directory" in err

@@ -1,0 +1,148 @@
+import copy
+
+import pytest
+import torch
+
+from stillhouse.device.latency import Workload
+from stillhouse.device.torch_device import TorchDevice, processor_name
+from stillhouse.errors import DeviceError
+
+WORKLOAD = Workload(length=16)
+
+
+@pytest.fixture
+def device(cpu, make_bert, shape):
+    return TorchDevice(cpu, teacher=make_bert(shape(6)), build=make_bert, longest_s=0.0)
+
+
+def test_one_layer_is_faster_than_six(cpu, make_bert, shape):
+    device = TorchDevice(cpu, teacher=make_bert(shape(6, 32)), build=make_bert, longest_s=0.5)
+    comparison = device.compare(shape(1, 32), WORKLOAD)
+    assert comparison.student.median_ms < comparison.teacher.median_ms
+    assert comparison.speedup > 1
+    for latency in (comparison.student, comparison.teacher):
+        assert 20 <= latency.runs <= 400
+        assert latency.p10_ms <= latency.median_ms <= latency.p90_ms
+
+
+def test_student_and_teacher_run_in_turn_after_a_warm_up(cpu, make_bert, shape):
+    calls = []
+
+    def watch(model, name):
+        model.register_forward_hook(lambda *_: calls.append((name, model.training)))
+        return model
+
+    device = TorchDevice(
+        cpu,
+        teacher=watch(make_bert(shape(2)), "teacher"),
+        build=lambda architecture: watch(make_bert(architecture).train(), "student"),
+        longest_s=0.0,
+    )
+    comparison = device.compare(shape(1), WORKLOAD)
+    assert comparison.student.runs == comparison.teacher.runs == 20
+    assert calls == [("student", False), ("teacher", False)] * (5 + 20)
+
+
+def test_even_runs_end_before_their_time_and_uneven_ones_go_on(cpu, make_bert, shape, monkeypatch):
+    """A clock by hand: every pass takes 1 ms, or by turns 1 and 2 ms."""
+    now_ns = 0
+
+    def tick(durations_ms):
+        def perf_counter_ns():
+            nonlocal now_ns
+            now_ns += int(next(durations_ms) * 1e6)
+            return now_ns
+
+        return perf_counter_ns
+
+    def runs_with(pattern):
+        # Each pass reads the clock twice; student and teacher alternate.
+        sequence = (ms for _ in iter(int, 1) for ms in pattern)
+        monkeypatch.setattr("time.perf_counter_ns", tick(sequence))
+        device = TorchDevice(cpu, teacher=make_bert(shape(1)), build=make_bert, longest_s=60.0)
+        return device.compare(shape(1), Workload(length=1)).student
+
+    even = runs_with([0, 1, 0, 1])
+    assert (even.runs, even.median_ms, even.low_ms, even.high_ms) == (20, 1, 1, 1)
+    uneven = runs_with([0, 1, 0, 1, 0, 2, 0, 2])
+    assert uneven.runs == 400
+    assert (uneven.low_ms, uneven.high_ms) == (1, 2)
+    beside_an_uneven_teacher = runs_with([0, 1, 0, 1, 0, 1, 0, 2])
+    assert (beside_an_uneven_teacher.runs, beside_an_uneven_teacher.high_ms) == (400, 1)
+
+
+@pytest.mark.parametrize(("threads", "inside"), [(2, 2), (0, 1)])
+def test_the_threads_are_those_of_the_workload(cpu, make_bert, shape, threads, inside):
+    before = torch.get_num_threads()
+    seen = set()
+
+    def build(architecture):
+        model = make_bert(architecture)
+        model.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+        return model
+
+    torch.set_num_threads(1)
+    try:
+        device = TorchDevice(cpu, teacher=make_bert(shape(1)), build=build, longest_s=0.0)
+        device.compare(shape(1), Workload(length=8, threads=threads))
+        assert seen == {inside}
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_workload_decides_shape_and_precision(cpu, make_bert, shape):
+    seen = []
+
+    def build(architecture):
+        model = make_bert(architecture)
+        model.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+        model.bert.embeddings.register_forward_hook(
+            lambda _, __, output: seen.append(output.shape[:2])
+        )
+        return model
+
+    device = TorchDevice(cpu, teacher=make_bert(shape(1)), build=build, longest_s=0.0)
+    device.compare(shape(1), Workload(length=7, batch=3, precision="bfloat16"))
+    assert set(seen) == {(3, 7), torch.bfloat16}
+
+
+@pytest.mark.parametrize(("of_student", "of_teacher"), [(24, 12), (12, 24)])
+def test_more_tokens_than_positions_are_refused(cpu, make_bert, shape, of_student, of_teacher):
+    device = TorchDevice(
+        cpu,
+        teacher=make_bert(shape(1), positions=of_teacher),
+        build=lambda architecture: make_bert(architecture, positions=of_student),
+        longest_s=0.0,
+    )
+    with pytest.raises(DeviceError, match="length 13 is above the model's 12 positions"):
+        device.compare(shape(1), Workload(length=13))
+    assert device.compare(shape(1), Workload(length=12)).student.runs == 20
+
+
+def test_running_out_of_memory_is_a_device_error(cpu, make_bert, shape):
+    def build(architecture):
+        def run_out(*args):
+            raise torch.OutOfMemoryError("too large")
+
+        model = make_bert(architecture)
+        model.register_forward_pre_hook(run_out)
+        return model
+
+    before = torch.get_num_threads()
+    device = TorchDevice(cpu, teacher=make_bert(shape(1)), build=build)
+    with pytest.raises(DeviceError, match="out of memory while timing bert-1x16-a2-f32-gelu"):
+        device.compare(shape(1), Workload(length=8, threads=before + 1))
+    assert torch.get_num_threads() == before
+
+
+def test_timing_leaves_the_teachers_weights(device, shape):
+    before = copy.deepcopy(device._teacher.state_dict())
+    device.compare(shape(1), WORKLOAD)
+    for name, weight in device._teacher.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
+def test_the_name_tells_chip_and_runtime(device):
+    assert processor_name()
+    assert device.name == f"{processor_name()}, PyTorch {torch.__version__}"

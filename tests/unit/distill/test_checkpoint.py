@@ -1,0 +1,126 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from stillhouse.distill.checkpoint import CheckpointFolder
+from stillhouse.errors import TrainingError
+
+
+def trained(*, seed=0, steps=3, groups=2):
+    """A small network and its optimiser after some steps."""
+    torch.manual_seed(seed)
+    modules = nn.ModuleList([nn.Linear(4, 3), nn.LayerNorm(3)])
+    weights = list(modules.parameters())
+    parts = [weights[:2], weights[2:]] if groups == 2 else [weights]
+    optimizer = torch.optim.AdamW([{"params": part} for part in parts], lr=0.1)
+    for _ in range(steps):
+        step(modules, optimizer)
+    return modules, optimizer
+
+
+def step(modules, optimizer):
+    optimizer.zero_grad()
+    modules[1](modules[0](torch.randn(5, 4))).square().sum().backward()
+    optimizer.step()
+
+
+def equal(one, other):
+    theirs = other.state_dict()
+    return all(torch.equal(weight, theirs[name]) for name, weight in one.state_dict().items())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointFolder(path=tmp_path / "checkpoints", fingerprint="mine")
+
+
+def test_what_is_saved_goes_on_to_the_same_numbers(folder):
+    modules, optimizer = trained()
+    optimizer.param_groups[0]["lr"] = 0.03
+    folder.save(3, modules, optimizer)
+    for _ in range(4):
+        step(modules, optimizer)
+
+    other, other_optimizer = trained(seed=8, steps=1)
+    assert folder.load(other, other_optimizer) == 3
+    assert [group["lr"] for group in other_optimizer.param_groups] == [0.03, 0.1]
+    for _ in range(4):  # the inputs are drawn from the global state, which was restored
+        step(other, other_optimizer)
+    assert equal(modules, other)
+
+
+def test_nothing_saved_is_step_zero(folder):
+    modules, optimizer = trained()
+    assert folder.load(modules, optimizer) == 0
+    assert equal(modules, trained()[0])
+
+
+def test_a_checkpoint_of_another_training_is_ignored(folder, tmp_path):
+    folder.save(3, *trained())
+    other = CheckpointFolder(path=tmp_path / "checkpoints", fingerprint="other")
+    modules, optimizer = trained(seed=5)
+    assert other.load(modules, optimizer) == 0
+    assert equal(modules, trained(seed=5)[0])
+
+
+def test_an_incomplete_checkpoint_is_ignored(folder):
+    folder.save(3, *trained())
+    (folder.path / "step-3" / "complete.json").unlink()
+    assert folder.load(*trained()) == 0
+
+
+def test_the_newest_of_several_is_taken(folder):
+    """By number, not by name; two folders lie there when a crash came between save and removal."""
+    folder.save(9, *trained(steps=1))
+    (folder.path / "step-9").rename(folder.path.with_name("kept"))
+    modules, optimizer = trained(steps=5)
+    folder.save(10, modules, optimizer)
+    folder.path.with_name("kept").rename(folder.path / "step-9")
+    other, other_optimizer = trained(seed=4)
+    assert folder.load(other, other_optimizer) == 10
+    assert equal(other, modules)
+
+
+def test_older_checkpoints_go_when_a_newer_is_complete(folder):
+    modules, optimizer = trained()
+    folder.save(3, modules, optimizer)
+    folder.save(6, modules, optimizer)
+    assert [path.name for path in folder.path.iterdir()] == ["step-6"]
+
+
+def test_a_failed_save_leaves_the_older_checkpoint(folder, monkeypatch):
+    modules, optimizer = trained()
+    folder.save(3, modules, optimizer)
+
+    def fill_the_disk(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("stillhouse.distill.checkpoint._flatten_optimizer", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        folder.save(6, modules, optimizer)
+    assert [path.name for path in folder.path.iterdir()] == ["step-3"]
+    assert folder.load(modules, optimizer) == 3
+
+
+def test_only_safetensors_and_json_are_written(folder):
+    folder.save(3, *trained())
+    names = {path.name for path in folder.path.rglob("*") if path.is_file()}
+    assert names == {"weights.safetensors", "optimizer.safetensors", "complete.json"}
+    state = json.loads((folder.path / "step-3" / "complete.json").read_text())
+    assert (state["step"], state["fingerprint"]) == (3, "mine")
+
+
+def test_other_parameter_groups_are_refused(folder):
+    folder.save(3, *trained(groups=1))
+    with pytest.raises(TrainingError, match="1 parameter groups, the training 2"):
+        folder.load(*trained())
+
+
+def test_clearing_removes_everything(folder):
+    folder.clear()
+    folder.save(3, *trained())
+    folder.clear()
+    assert not folder.path.exists()
+    assert folder.load(*trained()) == 0

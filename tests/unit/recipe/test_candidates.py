@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from stillhouse.errors import DeviceError, TrainingError
+from stillhouse.recipe import candidates
+from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
+from stillhouse.run.settings import LimitSettings
+from stillhouse.search.trial import CandidateFailed, Trial, TrialState
+from stillhouse.space.architecture import BertArchitecture
+
+SHAPE = BertArchitecture(layers=1, hidden_size=32, heads=1, ffn_size=64)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TrainingError("gradient is not finite at step 3"), "gradient is not finite at step 3"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes\nat x"
+            ),
+            "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory: CUDA out of memory."),
+        (MemoryError("Unable to allocate 9 GiB"), "out of memory: Unable to allocate 9 GiB"),
+        (MemoryError(), "out of memory: MemoryError"),
+    ],
+)
+def test_what_fails_a_candidate(monkeypatch, error, reason):
+    def judge(*_):
+        raise error
+
+    monkeypatch.setattr(candidates, "_judge", judge)
+    with pytest.raises(CandidateFailed) as caught:
+        judge_candidate(None, 0, SHAPE)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyboardInterrupt(), OSError(28)])
+def test_what_is_no_fault_of_the_candidate_passes_through(monkeypatch, error):
+    def judge(*_):
+        raise error
+
+    monkeypatch.setattr(candidates, "_judge", judge)
+    with pytest.raises(type(error)) as caught:
+        judge_candidate(None, 0, SHAPE)
+    assert caught.value is error
+
+
+def test_a_device_that_cannot_tell_fails_the_candidate(bench):
+    class Blind:
+        name = "blind"
+
+        def compare(self, architecture, workload):
+            raise DeviceError("no row")
+
+    with pytest.raises(CandidateFailed, match="no row"):
+        screen_candidate(bench(device=Blind()), LimitSettings(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"state": TrialState.COMPLETE, "quality": 0.81234, "latency_ms": 1.5},
+            "Trial 7 complete: 1 × 32, 1 head, FFN 64, gelu: quality 0.8123, 1.50 ms",
+        ),
+        (
+            {"state": TrialState.INFEASIBLE, "latency_ms": 9.0},
+            "Trial 7 infeasible: 1 × 32, 1 head, FFN 64, gelu: not trained, 9.00 ms",
+        ),
+        (
+            {"state": TrialState.FAILED},
+            "Trial 7 failed: 1 × 32, 1 head, FFN 64, gelu: not trained",
+        ),
+    ],
+)
+def test_a_line_for_a_person(fields, line):
+    assert describe_trial(Trial(number=7, architecture=SHAPE, **fields)) == line

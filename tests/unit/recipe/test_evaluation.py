@@ -1,0 +1,62 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertModel
+
+from stillhouse.data.task import task_from_dataset
+from stillhouse.errors import DataError, TeacherError
+from stillhouse.recipe.evaluation import evaluate_checkpoint
+
+
+@pytest.fixture
+def task(weather_dataset):
+    return task_from_dataset(weather_dataset, text="text", label="label", name="weather")
+
+
+@pytest.fixture
+def saved(weather_tokenizer, tmp_path):
+    def save(model):
+        model.save_pretrained(tmp_path / "model")
+        weather_tokenizer.save_pretrained(tmp_path / "model")
+        return str(tmp_path / "model")
+
+    return save
+
+
+def test_scores_of_a_checkpoint(weather_teacher_folder, task):
+    found = evaluate_checkpoint(str(weather_teacher_folder), task, max_length=128)
+    assert found.scores == {"accuracy": 1.0, "f1_macro": 1.0}
+    assert (found.low, found.high, found.count, found.task) == (1.0, 1.0, 12, "weather")
+
+
+def test_outputs_in_another_order_are_matched_by_name(weather_teacher, task, saved):
+    weather_teacher.config.id2label = {0: "good", 1: "bad"}
+    assert evaluate_checkpoint(saved(weather_teacher), task, max_length=128).scores["accuracy"] == 0
+    with torch.no_grad():
+        for parameter in weather_teacher.classifier.parameters():
+            parameter.copy_(parameter.flip(0).clone())
+    assert evaluate_checkpoint(saved(weather_teacher), task, max_length=128).scores["accuracy"] == 1
+
+
+def test_labels_of_another_task_are_refused(weather_teacher, task, saved):
+    weather_teacher.config.id2label = {0: "no", 1: "yes"}
+    with pytest.raises(DataError, match=r"labels \['no', 'yes'\], the task weather has \['bad'"):
+        evaluate_checkpoint(saved(weather_teacher), task, max_length=128)
+
+
+def test_another_number_of_outputs_is_refused(weather_teacher_folder, task, saved):
+    model = AutoModelForSequenceClassification.from_pretrained(
+        weather_teacher_folder, num_labels=3, ignore_mismatched_sizes=True
+    )
+    with pytest.raises(DataError, match="has 3 outputs, the task weather needs 2"):
+        evaluate_checkpoint(saved(model), task, max_length=128)
+
+
+def test_a_model_without_head_is_refused(weather_teacher_folder, task, saved):
+    folder = saved(BertModel.from_pretrained(weather_teacher_folder))
+    with pytest.raises(DataError, match="no trained head"):
+        evaluate_checkpoint(folder, task, max_length=128)
+
+
+def test_nothing_to_load_is_refused(tmp_path, task):
+    with pytest.raises(TeacherError, match=r"no model could be loaded from .*nothing-here"):
+        evaluate_checkpoint(str(tmp_path / "nothing-here"), task, max_length=128)

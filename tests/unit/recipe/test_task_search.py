@@ -1,0 +1,84 @@
+from types import SimpleNamespace
+
+import pytest
+
+from stillhouse.recipe import task_search
+from stillhouse.recipe.task_search import effective_limits, final_seconds
+from stillhouse.run.settings import LimitSettings
+from stillhouse.search.trial import Trial, TrialState
+from stillhouse.space.architecture import BertArchitecture
+
+ANY = BertArchitecture(layers=1, hidden_size=32, heads=1, ffn_size=32)
+
+
+def trained(number, cost_s, **changes):
+    made = {"state": TrialState.COMPLETE, "quality": 0.5, "latency_ms": 1.0, **changes}
+    return Trial(number=number, architecture=ANY, cost_s=cost_s, **made)
+
+
+def test_without_a_limit_twice_the_speed_is_asked_for_and_said(bench, talk):
+    assert effective_limits(bench()) == LimitSettings(speedup=2.0)
+    [said] = talk.said
+    assert "2 times as fast as the teacher" in said
+    assert "--limit" in said
+
+
+def test_a_given_limit_stands_alone(bench, talk):
+    assert effective_limits(bench({"limit": {"size_mb": 4.0}})) == LimitSettings(size_mb=4.0)
+    assert talk.said == []
+
+
+@pytest.fixture
+def timed_bench(bench):
+    """A candidate sees 2 × 100 examples, two final students 3 × 1,000 each."""
+
+    def make(budget_s, wall_s=0.0):
+        made = bench(
+            {
+                "search": {"epochs": 2, "proxy_examples": 100, "seconds": budget_s},
+                "final": {"students": 2, "epochs": 3},
+            },
+            data=SimpleNamespace(transfer=range(1000)),
+            run=SimpleNamespace(state=lambda: {"wall_s": wall_s}),
+        )
+        made.__dict__["proxy"] = range(100)
+        return made
+
+    return make
+
+
+def test_the_final_training_is_foreseen_from_a_candidate(timed_bench):
+    # 3,000 examples are 15 times a candidate's 200; two students, 4 s a candidate.
+    assert final_seconds(timed_bench(None), 4.0) == 2 * 15 * 4.0
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "wall_s", "passed_s", "starts"),
+    [
+        (None, 0, 10_000, True),
+        # One more candidate of 4 s and the final 120 s must fit.
+        (200, 0, 70, True),
+        (200, 0, 77, False),
+        (200, 60, 10, True),
+        (200, 60, 17, False),
+    ],
+)
+def test_time_for_the_final_training_is_kept_back(
+    timed_bench, monkeypatch, budget_s, wall_s, passed_s, starts
+):
+    clock = SimpleNamespace(now=50.0)
+    monkeypatch.setattr(task_search, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    may_start = task_search._time_keeper(timed_bench(budget_s, wall_s))
+    clock.now += passed_s
+    trials = [
+        trained(0, 2.0),
+        trained(1, 6.0),
+        trained(2, 0.0, repeat_of=1),
+        trained(3, 99.0, state=TrialState.FAILED, quality=None),
+        trained(4, 0.1, state=TrialState.INFEASIBLE, quality=None),
+    ]
+    assert may_start(trials) is starts
+
+
+def test_one_candidate_starts_whatever_the_time(timed_bench):
+    assert task_search._time_keeper(timed_bench(0.001))([])

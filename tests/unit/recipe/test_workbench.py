@@ -1,0 +1,82 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from stillhouse.data.encoding import EncodedSet
+from stillhouse.device.latency import Workload
+from stillhouse.errors import SettingsError
+from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
+from stillhouse.run.settings import DeviceSettings
+
+
+def encoded(count):
+    """Example i holds the one token i."""
+    tokens = np.arange(count, dtype=np.int32)
+    return EncodedSet(
+        input_ids=tokens,
+        token_type_ids=np.zeros(count, np.int8),
+        offsets=np.arange(count + 1, dtype=np.int64),
+    )
+
+
+@pytest.mark.parametrize("wanted", [1, 10, 49])
+def test_the_proxy_set_is_a_fixed_part_of_the_examples(bench, wanted):
+    def proxy(seed):
+        data = SimpleNamespace(transfer=encoded(50))
+        made = bench({"search": {"proxy_examples": wanted}, "seed": seed}, data=data)
+        return made.proxy.input_ids.tolist()
+
+    assert proxy(0) == proxy(0) == sorted(set(proxy(0)))
+    assert len(proxy(0)) == wanted
+    assert any(proxy(seed) != proxy(0) for seed in range(1, 9))
+
+
+def test_few_examples_are_all_in_the_proxy_set(bench):
+    data = SimpleNamespace(transfer=encoded(50))
+    assert bench({"search": {"proxy_examples": 50}}, data=data).proxy is data.transfer
+
+
+def test_the_workload_follows_the_task_unless_set():
+    lengths = np.array([10] * 95 + [100] * 5)
+    open_ = resolve_workload(DeviceSettings(), lengths, "cpu")
+    assert open_ == Workload(length=16, batch=1, threads=torch.get_num_threads())
+    given = DeviceSettings(length=40, batch=3, threads=5, precision="bfloat16")
+    assert resolve_workload(given, lengths, "cpu") == Workload(
+        length=40, batch=3, threads=5, precision="bfloat16"
+    )
+    assert resolve_workload(given, lengths, "cuda").threads == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_cuda", "resolved"),
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_the_kind_of_device(monkeypatch, kind, has_cuda, resolved):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert resolve_device_kind(DeviceSettings(kind=kind)) == resolved
+
+
+def test_cuda_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match="no CUDA device is visible"):
+        resolve_device_kind(DeviceSettings(kind="cuda"))
+
+
+def test_a_table_is_a_device(weather_table):
+    settings = DeviceSettings(kind="table", table=str(weather_table))
+    device = resolve_device(settings, "table", teacher=None, build=None)
+    assert device.name == "weather-chip"
+
+
+def test_parameters_and_flops_of_the_teachers_shape(bench):
+    made = bench(layers=2, width=64, workload=Workload(length=16))
+    shape = made.teacher_architecture
+    assert (shape.layers, shape.hidden_size, shape.heads, shape.ffn_size) == (2, 64, 2, 256)
+    counts = made.counts(shape)
+    # Words, positions, two token types and a norm.
+    assert counts.embeddings == 64 * (30_000 + 128 + 2) + 2 * 64
+    # A layer: 4 x 16 x 64² projections, 2 x 16² x 64 attention, 2 x 16 x 64 x 256 feed-forward.
+    layer = 4 * 16 * 64**2 + 2 * 16**2 * 64 + 2 * 16 * 64 * 256
+    assert made.flops(shape) == 2 * (2 * layer + 64 * 64 + 64 * 2)

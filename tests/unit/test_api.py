@@ -1,0 +1,132 @@
+import json
+
+import pytest
+from datasets import Dataset
+from transformers import BertModel
+
+from stillhouse import api
+from stillhouse.data.task import IN_MEMORY, TaskSettings, load_task
+from stillhouse.errors import SettingsError
+from stillhouse.run.directory import open_run
+from stillhouse.run.settings import RunSettings
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `search` hands to the job: settings, path and objects."""
+    jobs = []
+    monkeypatch.setattr(
+        api, "run_search_job", lambda settings, path, _, given: jobs.append((settings, path, given))
+    )
+
+    def ask(**arguments):
+        api.search(**arguments)
+        return jobs[-1]
+
+    return ask
+
+
+def test_arguments_become_settings(asked, tmp_path):
+    settings, path, given = asked(
+        teacher="some/model",
+        task="data.csv",
+        text=("question", "answer"),
+        label="y",
+        limit={"latency_ms": 5},
+        seconds=90,
+        candidates=7,
+        run=tmp_path / "run",
+        settings={"search": {"epochs": 2.0, "candidates": 1}},
+    )
+    assert (settings.teacher.model, settings.task.name) == ("some/model", "data.csv")
+    assert (settings.task.text, settings.task.label) == (("question", "answer"), "y")
+    assert settings.limit.given() == {"latency_ms": 5.0}
+    found = settings.search
+    assert (found.seconds, found.candidates, found.epochs) == (90, 7, 2.0)
+    assert path == tmp_path / "run"
+    assert given == api.Given()
+
+
+def test_nothing_given_is_the_demonstration_in_a_new_folder(asked):
+    settings, first, _ = asked()
+    _, second, _ = asked()
+    assert settings == RunSettings()
+    assert first != second
+
+
+def test_settings_may_name_teacher_and_task(asked):
+    settings, _, _ = asked(settings={"teacher": {"model": "t"}, "task": {"name": "glue/rte"}})
+    assert (settings.teacher.model, settings.task.name) == ("t", "glue/rte")
+
+
+def test_objects_are_handed_on_beside_the_settings(
+    asked, weather_teacher, weather_tokenizer, weather_dataset
+):
+    settings, _, given = asked(
+        teacher=weather_teacher,
+        tokenizer=weather_tokenizer,
+        task=weather_dataset,
+        text=("text",),
+        label="label",
+    )
+    assert settings.teacher.model == settings.task.name == IN_MEMORY
+    assert settings.task.text == ()
+    assert given.task.label_names == ("bad", "good")
+    assert given.teacher.tokenizer is weather_tokenizer
+    given.teacher.model.requires_grad_(requires_grad=False)
+    assert all(parameter.requires_grad for parameter in weather_teacher.parameters())
+
+
+def test_objects_that_lack_something_are_refused(asked, weather_teacher, weather_tokenizer):
+    with pytest.raises(SettingsError, match=r"needs its tokenizer: pass tokenizer="):
+        asked(teacher=weather_teacher)
+    encoder = BertModel(weather_teacher.config)
+    with pytest.raises(SettingsError, match="sequence-classification model, got BertModel"):
+        asked(teacher=encoder, tokenizer=weather_tokenizer)
+    with pytest.raises(SettingsError, match=r"needs its columns.*\['a', 'b'\]"):
+        asked(task=Dataset.from_dict({"a": ["x"], "b": [0]}))
+
+
+def test_a_task_in_memory_cannot_be_named():
+    with pytest.raises(SettingsError, match="lies in no file"):
+        load_task(TaskSettings(name=IN_MEMORY))
+
+
+def test_a_distillation_needs_a_student(tmp_path):
+    with pytest.raises(SettingsError, match="student is missing"):
+        api.run_distill_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def finished_run(tmp_path):
+    """A run whose process ended between the last student and tidying up."""
+    settings = RunSettings(student="layers=1")
+    path = tmp_path / "run"
+    with open_run(path, settings) as run:
+        (run.work / "finished").mkdir(parents=True)
+        run.student(1).mkdir(parents=True)
+        (run.student(1) / "metrics.json").write_text(json.dumps({"quality": 0.5}))
+        run.update_state({"status": "complete"})
+    return settings, path
+
+
+def test_a_run_that_was_stopped_while_tidying_up_is_tidied(finished_run):
+    settings, path = finished_run
+    student = api.run_distill_job(settings, path, api.LoggingNarrator())
+    assert student.metrics == {"quality": 0.5}
+    assert (path / "report.html").exists()
+    assert not (path / "work").exists()
+    assert json.loads((path / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_report_that_cannot_be_written_costs_no_student(finished_run, monkeypatch):
+    settings, path = finished_run
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(api, "write_report", full)
+    with pytest.raises(OSError, match="No space left"):
+        api.run_distill_job(settings, path, api.LoggingNarrator())
+    assert (path / "work" / "finished").exists()
