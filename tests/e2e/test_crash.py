@@ -19,6 +19,8 @@ DRIVER = Path(__file__).with_name("crash_driver.py")
 PATIENCE_S = 120
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
+pytestmark = pytest.mark.slow
+
 
 def begin(command):
     """Starts a program; its threads add up numbers in one order, so that runs can be compared."""
@@ -114,7 +116,6 @@ def test_the_undisturbed_run_has_trials_of_all_kinds(whole):
     assert len(students(whole)) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", [in_the_search, in_the_final_training])
 def test_killed_and_started_again_equals_undisturbed(whole, command, tmp_path, moment):
     run = tmp_path / "killed"
@@ -139,7 +140,6 @@ def test_killed_and_started_again_equals_undisturbed(whole, command, tmp_path, m
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run_cli, teacher_options, tmp_path):
     run = tmp_path / "run"
     program = "from stillhouse.cli import main; main()"
