@@ -14,9 +14,13 @@ from stillhouse.errors import SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
-from stillhouse.recipe.open_workbench import open_workbench
+from stillhouse.recipe.open_workbench import (
+    load_workbench,
+    open_workbench,
+    prepare_workbench,
+)
 from stillhouse.recipe.single import distil_student
-from stillhouse.recipe.task_search import search_task
+from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
 from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.progress import LoggingNarrator, Narrator
@@ -79,8 +83,9 @@ def run_search_job(
     """Searches, distils, exports and reports; resumes what `path` holds."""
     with open_run(path, settings) as run:
         if not run.is_complete:
-            bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
-            search_task(bench)
+            bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+            plan = plan_search(bench)
+            search_task(prepare_workbench(bench), plan)
         _close(run)
         return _result(run)
 

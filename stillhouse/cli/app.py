@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from stillhouse.cli.progress import RichNarrator
-from stillhouse.cli.settings import gather_settings
 from stillhouse.errors import StillhouseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stillhouse.api import Student
+    from stillhouse.run.settings import RunSettings
 
 app = typer.Typer(
     name="stillhouse",
@@ -70,6 +68,20 @@ SetOption = Annotated[
 SettingsArgument = Annotated[
     Path | None, typer.Argument(help="YAML settings file; options given beside it win.")
 ]
+
+
+def gather_settings(
+    file: Path | None,
+    options: Mapping[str, Any],
+    *,
+    limits: Sequence[str] = (),
+    time: str | None = None,
+    overrides: Sequence[str] = (),
+) -> RunSettings:
+    """Merges a settings file and options; loads torch only now, so that --help is quick."""
+    from stillhouse.cli.settings import gather_settings as gather  # noqa: PLC0415  loads torch
+
+    return gather(file, options, limits=limits, time=time, overrides=overrides)
 
 
 @app.command()

@@ -58,6 +58,12 @@ def _from_checkpoint(bench: Workbench, name: str) -> Winner:
             "give a shape such as layers=3,hidden_size=384"
         )
     model, _ = load_model(name, labels=bench.teacher.config.num_labels)
+    positions = model.config.max_position_embeddings
+    if positions < bench.data.transfer.longest:
+        raise SettingsError(
+            f"student {name!r} has {positions} positions, the longest text has "
+            f"{bench.data.transfer.longest} tokens: set task.max_length to {positions} at most"
+        )
     set_dropout(model, bench.settings.distill.dropout)
     name_labels(model, bench.task.label_names)
     model.to(bench.accelerator.device)

@@ -40,15 +40,34 @@ class Outcome:
     students: tuple[Path, ...]
 
 
-def search_task(bench: Workbench) -> Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """What a search looks through, and within which limits."""
+
+    space: SearchSpace
+    limits: LimitSettings
+
+
+def plan_search(bench: Workbench) -> SearchPlan:
+    """Settles space and limits; the workbench need not be prepared, for nothing is trained.
+
+    Raises:
+        SpaceError: If the size rule leaves nothing of the space.
+        DeviceError: If even the smallest architecture is over a limit.
+    """
+    plan = SearchPlan(space=space_of(bench), limits=effective_limits(bench))
+    if bench.run.is_untouched:
+        check_limits_can_be_met(bench, plan.space, plan.limits)
+    return plan
+
+
+def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
     """Searches, distils the winners and exports them; resumes what the run directory holds.
 
     Raises:
-        DeviceError: If even the smallest architecture is over a limit.
         RunError: If no candidate could be trained.
     """
-    space = space_of(bench)
-    limits = effective_limits(bench)
+    space, limits = plan.space, plan.limits
     bench.run.update_state(
         {
             "task": bench.task.name,
@@ -110,8 +129,6 @@ def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitS
 def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list[Trial]:
     settings = bench.settings.search
     record = Record(bench.run.storage_url, space)
-    if not record.trials():
-        check_limits_can_be_met(bench, space, limits)
     log = SummaryWriter(str(bench.run.tensorboard / "search"))
 
     def on_trial(trial: Trial) -> None:
@@ -129,7 +146,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
             screen=lambda architecture: screen_candidate(bench, limits, architecture),
             judge=lambda number, architecture, _trial: judge_candidate(bench, number, architecture),
             candidates=settings.most_candidates,
-            may_start=_time_keeper(bench),
+            may_start=_time_keeper(bench, record.trials()),
             on_trial=on_trial,
             seed=bench.settings.seed,
         )
@@ -139,10 +156,13 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
     return trials
 
 
-def _time_keeper(bench: Workbench) -> Callable[[Sequence[Trial]], bool]:
+def _time_keeper(bench: Workbench, recorded: Sequence[Trial]) -> Callable[[Sequence[Trial]], bool]:
     """Says whether one more candidate fits before the final training must begin."""
     budget_s = bench.settings.search.seconds
-    before_s = float(bench.run.state().get("wall_s", 0.0))
+    phases_s: dict[str, float] = bench.run.state().get("phases_s", {})
+    # A killed process does not add up its phase; the trials that it recorded know their times.
+    searched_s = max(phases_s.pop("search", 0.0), sum(trial.cost_s for trial in recorded))
+    before_s = sum(phases_s.values()) + searched_s
     start_s = time.monotonic()
 
     def may_start(trials: Sequence[Trial]) -> bool:

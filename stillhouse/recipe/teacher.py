@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import TeacherError
 from stillhouse.evaluate.metrics import score
-from stillhouse.export.checkpoint import read_metrics, save_checkpoint
+from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import (
     architecture_of,
     encoder_parameters,
@@ -37,15 +36,11 @@ from stillhouse.model.teachers import (
 from stillhouse.recipe.logbook import watched
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from stillhouse.data.encoding import EncodedSet
     from stillhouse.data.splits import Splits
     from stillhouse.data.task import Task
-    from stillhouse.model.precision import Precision
-    from stillhouse.recipe.workbench import EncodedTask
+    from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.directory import RunDirectory
-    from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -53,18 +48,6 @@ logger = logging.getLogger(__name__)
 SCRATCH = "scratch"
 PROBE_FRACTION = 0.1
 PROBE_LEAST = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preparation:
-    """What preparing a teacher needs."""
-
-    settings: RunSettings
-    run: RunDirectory
-    narrator: Narrator
-    accelerator: Accelerator
-    precision: Precision
-    task: Task
 
 
 def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
@@ -90,9 +73,14 @@ def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
     )
 
 
+def is_prepared(run: RunDirectory) -> bool:
+    """Tells whether an earlier start of the run left the prepared teacher."""
+    return (run.teacher / METRICS_FILE).exists()
+
+
 def reload_teacher(run: RunDirectory, name: str) -> Teacher | None:
     """Loads the prepared teacher of an earlier start of this run, if it got that far."""
-    if not (run.teacher / "metrics.json").exists():
+    if not is_prepared(run):
         return None
     model, _ = load_model(str(run.teacher))
     return Teacher(
@@ -103,7 +91,7 @@ def reload_teacher(run: RunDirectory, name: str) -> Teacher | None:
     )
 
 
-def prepare_teacher(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+def prepare_teacher(bench: Workbench) -> None:
     """Gives the teacher a head that can be trusted, in place, and saves it in the run directory.
 
     Raises:
@@ -111,24 +99,24 @@ def prepare_teacher(given: Preparation, teacher: Teacher, data: EncodedTask) -> 
             must not be fine-tuned, or its own head is worse than always naming the most frequent
             class.
     """
-    outputs, wanted = label_count(teacher.model.config), max(1, len(given.task.label_names))
+    outputs, wanted = label_count(bench.teacher.config), max(1, len(bench.task.label_names))
     if outputs != wanted:
         raise TeacherError(
-            f"{teacher.name} has {outputs} outputs, the task {given.task.name} needs {wanted}: "
-            "give a teacher of this task"
+            f"{bench.teacher_name} has {outputs} outputs, the task {bench.task.name} needs "
+            f"{wanted}: give a teacher of this task"
         )
-    mode = given.settings.teacher.finetune
-    if mode == "never" and not teacher.has_trained_head:
+    mode = bench.settings.teacher.finetune
+    if mode == "never" and not bench.source.has_trained_head:
         raise TeacherError(
-            f"{teacher.name} has no trained head of {wanted} outputs "
+            f"{bench.teacher_name} has no trained head of {wanted} outputs "
             "for this task and teacher.finetune is 'never': use 'auto', or a fine-tuned checkpoint"
         )
-    if mode == "always" or not teacher.has_trained_head:
-        name_labels(teacher.model, given.task.label_names)
-        _finetune(given, teacher, data)
+    if mode == "always" or not bench.source.has_trained_head:
+        name_labels(bench.teacher, bench.task.label_names)
+        _finetune(bench)
     else:
-        _trust_head(given, teacher, data)
-    _save(given, teacher, data)
+        _trust_head(bench)
+    _save(bench)
 
 
 def _texts(splits: Splits) -> list[str]:
@@ -136,87 +124,85 @@ def _texts(splits: Splits) -> list[str]:
     return [text for column in columns for text in splits.train[column]]
 
 
-def _trust_head(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+def _trust_head(bench: Workbench) -> None:
     """Matches a trained head to the task's labels."""
-    names = given.task.label_names
+    names = bench.task.label_names
     if not names:
-        name_labels(teacher.model, names)
+        name_labels(bench.teacher, names)
         return
-    logits_NC = predict(teacher.model, data.validation, precision=given.precision)
-    assert data.validation.labels is not None
-    labels_N = data.validation.labels.astype(np.int64)
-    order = label_order_by_name(teacher.model, names)
+    logits_NC = predict(bench.teacher, bench.data.validation, precision=bench.precision)
+    assert bench.data.validation.labels is not None
+    labels_N = bench.data.validation.labels.astype(np.int64)
+    order = label_order_by_name(bench.teacher, names)
     if order is None:
         order = label_order_by_agreement(logits_NC, labels_N)
-        given.narrator.say(
-            f"The teacher's labels {label_names(teacher.model.config)} are not the "
+        bench.narrator.say(
+            f"The teacher's labels {label_names(bench.teacher.config)} are not the "
             f"task's {list(names)}; matched by best agreement: output {list(order)} for them."
         )
     accuracy = float((logits_NC[:, list(order)].argmax(axis=1) == labels_N).mean())
     majority = float(np.bincount(labels_N).max() / len(labels_N))
     if accuracy < majority:
         raise TeacherError(
-            f"{teacher.name} names {accuracy:.1%} of {len(labels_N)} held-out examples right, "
-            f"fewer than the most frequent class alone ({majority:.1%}): it was not trained for "
+            f"{bench.teacher_name} names {accuracy:.1%} of {len(labels_N)} held-out examples "
+            f"right, fewer than the most frequent class alone ({majority:.1%}): it was not trained for "
             "this task; use --teacher-finetune always"
         )
-    reorder_outputs(teacher.model, order)
-    name_labels(teacher.model, names)
+    reorder_outputs(bench.teacher, order)
+    name_labels(bench.teacher, names)
 
 
-def _finetune(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
-    rates: Sequence[float] = given.settings.teacher.learning_rates
+def _finetune(bench: Workbench) -> None:
+    rates: Sequence[float] = bench.settings.teacher.learning_rates
     if not rates:
-        rates = (5e-4,) if teacher.from_scratch else (3e-5, 6e-5, 1.2e-4)
-    rate = rates[0] if len(rates) == 1 else given.run.state().get("teacher_learning_rate")
+        rates = (5e-4,) if bench.source.from_scratch else (3e-5, 6e-5, 1.2e-4)
+    rate = rates[0] if len(rates) == 1 else bench.run.state().get("teacher_learning_rate")
     if rate is None:
-        rate = _best_rate(given, teacher, data, rates)
-        given.run.update_state({"teacher_learning_rate": rate})
-    epochs = given.settings.teacher.epochs or (8.0 if teacher.from_scratch else 2.0)
+        rate = _best_rate(bench, rates)
+        bench.run.update_state({"teacher_learning_rate": rate})
+    epochs = bench.settings.teacher.epochs or (8.0 if bench.source.from_scratch else 2.0)
     checkpoint = CheckpointFolder(
-        path=given.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"
+        path=bench.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"
     )
     with watched(
-        given.narrator,
-        given.run.tensorboard / "teacher",
+        bench.narrator,
+        bench.run.tensorboard / "teacher",
         f"Teacher: {epochs:g} epochs at rate {rate:g}",
         checkpoint=checkpoint,
     ) as watch:
         train(
-            teacher.model,
-            data.train,
-            [LabelTerm(is_regression=given.task.is_regression)],
-            _train_settings(given, rate, epochs),
-            accelerator=given.accelerator,
+            bench.teacher,
+            bench.data.train,
+            [LabelTerm(is_regression=bench.task.is_regression)],
+            _train_settings(bench, rate, epochs),
+            accelerator=bench.accelerator,
             watch=watch,
         )
 
 
-def _best_rate(
-    given: Preparation, teacher: Teacher, data: EncodedTask, rates: Sequence[float]
-) -> float:
+def _best_rate(bench: Workbench, rates: Sequence[float]) -> float:
     """Trains one epoch on a part of the examples at each rate; the best validation score wins."""
-    part = _probe_examples(data.train, given.settings.seed)
-    start = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+    part = _probe_examples(bench.data.train, bench.settings.seed)
+    start = {name: tensor.clone() for name, tensor in bench.teacher.state_dict().items()}
     scores: dict[float, float] = {}
     for rate in rates:
         title = f"Teacher: trying rate {rate:g}"
-        logs = given.run.tensorboard / f"teacher-rate-{rate:g}"
-        with watched(given.narrator, logs, title) as watch:
+        logs = bench.run.tensorboard / f"teacher-rate-{rate:g}"
+        with watched(bench.narrator, logs, title) as watch:
             train(
-                teacher.model,
+                bench.teacher,
                 part,
-                [LabelTerm(is_regression=given.task.is_regression)],
-                _train_settings(given, rate, 1.0),
-                accelerator=given.accelerator,
+                [LabelTerm(is_regression=bench.task.is_regression)],
+                _train_settings(bench, rate, 1.0),
+                accelerator=bench.accelerator,
                 watch=watch,
             )
-        scores[rate] = _quality(given, teacher, data.validation)
-        teacher.model.load_state_dict(start)
+        scores[rate] = _quality(bench, bench.data.validation)
+        bench.teacher.load_state_dict(start)
     best = max(scores, key=lambda rate: scores[rate])
     listed = ", ".join(f"{rate:g}: {value:.4f}" for rate, value in scores.items())
-    given.narrator.say(
-        f"Teacher's learning rate {best:g} ({given.task.metrics[0]} on held-out examples after "
+    bench.narrator.say(
+        f"Teacher's learning rate {best:g} ({bench.task.metrics[0]} on held-out examples after "
         f"{len(part)} examples: {listed})."
     )
     return best
@@ -228,41 +214,41 @@ def _probe_examples(encoded: EncodedSet, seed: int) -> EncodedSet:
     return encoded.select(np.sort(chosen))
 
 
-def _train_settings(given: Preparation, rate: float, epochs: float) -> TrainSettings:
+def _train_settings(bench: Workbench, rate: float, epochs: float) -> TrainSettings:
     return TrainSettings(
         epochs=epochs,
         learning_rate=rate,
-        batch_size=given.settings.teacher.batch_size,
-        precision=given.precision,
-        seed=given.settings.seed,
+        batch_size=bench.settings.teacher.batch_size,
+        precision=bench.precision,
+        seed=bench.settings.seed,
     )
 
 
-def _quality(given: Preparation, teacher: Teacher, encoded: EncodedSet) -> float:
-    logits = predict(teacher.model, encoded, precision=given.precision)
+def _quality(bench: Workbench, encoded: EncodedSet) -> float:
+    logits = predict(bench.teacher, encoded, precision=bench.precision)
     assert encoded.labels is not None
-    return score(given.task.metrics, logits, encoded.labels)[given.task.metrics[0]]
+    return score(bench.task.metrics, logits, encoded.labels)[bench.task.metrics[0]]
 
 
-def _save(given: Preparation, teacher: Teacher, data: EncodedTask) -> None:
+def _save(bench: Workbench) -> None:
     """Writes the teacher and its measures; dev is read here once, for the report."""
-    architecture = architecture_of(teacher.model.config)
+    architecture = architecture_of(bench.teacher.config)
     metrics = {
-        "metric": given.task.metrics[0],
-        "quality": _quality(given, teacher, data.dev),
-        "quality_search": _quality(given, teacher, data.validation),
-        "quality_count": len(data.dev),
-        "quality_search_count": len(data.validation),
-        "parameters": sum(p.numel() for p in teacher.model.parameters()),
-        "parameters_encoder": encoder_parameters(teacher.model),
+        "metric": bench.task.metrics[0],
+        "quality": _quality(bench, bench.data.dev),
+        "quality_search": _quality(bench, bench.data.validation),
+        "quality_count": len(bench.data.dev),
+        "quality_search_count": len(bench.data.validation),
+        "parameters": sum(p.numel() for p in bench.teacher.parameters()),
+        "parameters_encoder": encoder_parameters(bench.teacher),
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
-        "weights_sha256": hash_weights(teacher.model),
-        "name": teacher.name,
+        "weights_sha256": hash_weights(bench.teacher),
+        "name": bench.teacher_name,
     }
-    card = f"# Teacher of a stillhouse run\n\nMade from `{teacher.name}`.\n"
-    save_checkpoint(given.run.teacher, teacher.model, teacher.tokenizer, metrics=metrics, card=card)
-    CheckpointFolder(path=given.run.work / "teacher", fingerprint="").clear()
+    card = f"# Teacher of a stillhouse run\n\nMade from `{bench.teacher_name}`.\n"
+    save_checkpoint(bench.run.teacher, bench.teacher, bench.tokenizer, metrics=metrics, card=card)
+    CheckpointFolder(path=bench.run.work / "teacher", fingerprint="").clear()
 
 
 def teacher_metrics(run: RunDirectory) -> dict[str, object]:

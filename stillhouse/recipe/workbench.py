@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stillhouse.data.splits import Splits
     from stillhouse.data.task import Task
     from stillhouse.model.precision import Precision
+    from stillhouse.model.teachers import Teacher
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import DeviceSettings, RunSettings
@@ -78,8 +79,9 @@ class Workbench:
     """What every candidate of a run is made and judged with.
 
     Attributes:
-        teacher: The frozen teacher, fine-tuned, its outputs in the task's order of labels.
-        teacher_hash: Identifies its weights.
+        source: The teacher with its tokeniser; frozen, fine-tuned and with its outputs in the
+            task's order of labels once the workbench is prepared.
+        teacher_hash: Identifies its weights; empty before the workbench is prepared.
         precision: Arithmetic of training and prediction.
         workload: What latency is told for.
     """
@@ -91,12 +93,25 @@ class Workbench:
     precision: Precision
     task: Task
     data: EncodedTask
-    teacher: PreTrainedModel
-    teacher_name: str
+    source: Teacher
     teacher_hash: str
-    tokenizer: PreTrainedTokenizerBase
     device: Device
     workload: Workload
+
+    @property
+    def teacher(self) -> PreTrainedModel:
+        """The teacher's network."""
+        return self.source.model
+
+    @property
+    def teacher_name(self) -> str:
+        """Hub id, folder, or what the user called the teacher."""
+        return self.source.name
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokeniser of teacher and students."""
+        return self.source.tokenizer
 
     @cached_property
     def teacher_architecture(self) -> Architecture:

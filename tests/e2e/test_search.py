@@ -162,7 +162,7 @@ def test_the_same_call_again_returns_at_once(found, arguments, monkeypatch):
     def nothing(*_, **__):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(api, "open_workbench", nothing)
+    monkeypatch.setattr(api, "load_workbench", nothing)
     before = {path: os.stat(path).st_mtime_ns for path in (found.path / "students").rglob("*")}
     again = stillhouse.search(**arguments)
     assert again == found
