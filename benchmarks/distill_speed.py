@@ -5,7 +5,7 @@ and stillhouse's cache building are inside the time. The Trainer asks the teache
 under `inference_mode`, pads dynamically and groups by length. Same first weights, learning rate,
 schedule, batch size, loss. Every job runs in its own process, for its peak memory.
 
-    python -m benchmarks.distill_speed --small     # about 45 minutes on 2 cores; resumes
+    python -m benchmarks.distill_speed --small     # about 40 minutes on 2 cores; resumes
     python -m benchmarks.distill_speed --full      # all of SST-2; resumes
 """
 
@@ -83,7 +83,7 @@ class Job:
 
 def jobs(size: str) -> list[Job]:
     """Lists the jobs of a size, the most telling first."""
-    examples = 6_400 if size == "small" else 60_000
+    examples = 3_200 if size == "small" else 60_000
     sides = ("ours", "trainer")
     precisions = ("float32", "bfloat16")
     listed = [
@@ -348,7 +348,7 @@ def _is_seed_job(job: Job, side: str, precision: str) -> bool:
 def main() -> None:
     """Runs what is missing, prints everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="6,400 sentences")
+    parser.add_argument("--small", action="store_true", help="3,200 sentences")
     parser.add_argument("--full", action="store_true", help="60,000 sentences")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -374,7 +374,7 @@ def main() -> None:
     print_table(done)
     print_ratios(done)
     if not arguments.full:
-        print("\nsmall: 6,400 of 67,349 sentences; times scale, accuracies are of little training")
+        print("\nsmall: 3,200 of 67,349 sentences; times scale, accuracies are of little training")
 
 
 if __name__ == "__main__":

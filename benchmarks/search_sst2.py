@@ -3,8 +3,8 @@
 Candidates and winners are chosen on search-validation; the figures below are of dev + test_gold
 (n = 2,693), which chose nothing. The run resumes when it is started again.
 
-    python -m benchmarks.search_sst2 --small     # 40 candidates, final training 1 epoch
-    python -m benchmarks.search_sst2 --full      # 40 candidates, final training 3 epochs
+    python -m benchmarks.search_sst2 --small   # 40 candidates, 20,000 sentences, final 1 epoch
+    python -m benchmarks.search_sst2 --full    # 40 candidates, all sentences, final 3 epochs
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main() -> None:
         candidates=40,
         run=WORK / ("search_sst2_full" if full else "search_sst2_small"),
         settings={
-            "task": {"directory": str(glue_folder())},
-            "search": {"proxy_examples": 8192, "epochs": 1},
+            "task": {"directory": str(glue_folder()), "max_train": None if full else 20_000},
+            "search": {"proxy_examples": 8192 if full else 4096, "epochs": 1},
             "final": {"epochs": 3 if full else 1, "students": 3},
         },
     )

@@ -145,8 +145,8 @@ def _trust_head(bench: Workbench) -> None:
     if accuracy < majority:
         raise TeacherError(
             f"{bench.teacher_name} names {accuracy:.1%} of {len(labels_N)} held-out examples "
-            f"right, fewer than the most frequent class alone ({majority:.1%}): it was not trained for "
-            "this task; use --teacher-finetune always"
+            f"right, fewer than the most frequent class alone ({majority:.1%}): it was not "
+            "trained for this task; use --teacher-finetune always"
         )
     reorder_outputs(bench.teacher, order)
     name_labels(bench.teacher, names)

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+NO_TIME = ("--candidates", "1", "--set", "search.candidate_seconds=0.000001")
+"""Lets every candidate fail, after the teacher was prepared."""
+
 
 @pytest.fixture
 def write_csv(tmp_path):
@@ -145,18 +148,24 @@ def test_several_impossible_limits_are_all_named(fails):
 
 
 def test_a_run_directory_made_with_other_settings(fails, tmp_path):
-    fails("--limit", "latency_ms=0.4", naming=["no student can meet the limit"])
+    fails("--limit", "latency_ms=1.5", *NO_TIME, naming=["no candidate could be trained"])
     # By now there is a teacher, which other settings might not have made.
     before = (tmp_path / "run" / "settings.yaml").read_text()
-    changed = ["limit.latency_ms: 0.4 → 0.45", "seed: 0 → 1", str(tmp_path / "run"), "--run"]
-    fails("--limit", "latency_ms=0.45", "--seed", "1", naming=changed)
+    changed = ["limit.latency_ms: 1.5 → 1.6", "seed: 0 → 1", str(tmp_path / "run"), "--run"]
+    fails("--limit", "latency_ms=1.6", *NO_TIME, "--seed", "1", naming=changed)
     assert (tmp_path / "run" / "settings.yaml").read_text() == before
 
 
+def test_an_impossible_limit_binds_nothing(fails, tmp_path):
+    for limit_ms in (0.4, 0.45):
+        fails("--limit", f"latency_ms={limit_ms}", naming=["no student can meet the limit"])
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
 def test_data_that_changed_since_the_run_began(fails, tmp_path, write_csv, weather_rows):
-    limit = ("--limit", "latency_ms=0.4")
+    limit = ("--limit", "latency_ms=1.5", *NO_TIME)
     path = write_csv([("text", "label"), *weather_rows])
-    fails("--task", path, *limit, naming=["no student can meet the limit"])
+    fails("--task", path, *limit, naming=["no candidate could be trained"])
     write_csv([("text", "label"), *weather_rows[:-1]])
     fails("--task", path, *limit, naming=["made with other data", str(tmp_path / "run")])
 

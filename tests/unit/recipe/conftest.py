@@ -3,6 +3,7 @@
 import pytest
 from transformers import BertConfig
 
+from stillhouse.model.teachers import Teacher
 from stillhouse.recipe.workbench import Workbench
 from stillhouse.run.settings import settings_from_dict
 
@@ -55,13 +56,15 @@ def bench(talk):
             max_position_embeddings=128,
             num_labels=2,
         )
-        names = ("run", "accelerator", "precision", "task", "data", "tokenizer", "device")
-        others = ("workload", "teacher_name", "teacher_hash")
+        names = ("run", "accelerator", "precision", "task", "data", "device")
+        others = ("workload", "teacher_hash")
         missing = dict.fromkeys((*names, *others))
         return Workbench(
             settings=settings_from_dict(settings or {}),
             narrator=talk,
-            teacher=ConfigOnly(config),
+            source=Teacher(
+                name="shape", model=ConfigOnly(config), tokenizer=None, has_trained_head=True
+            ),
             **{**missing, **parts},
         )
 

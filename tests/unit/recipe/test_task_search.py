@@ -39,7 +39,7 @@ def timed_bench(bench):
                 "final": {"students": 2, "epochs": 3},
             },
             data=SimpleNamespace(transfer=range(1000)),
-            run=SimpleNamespace(state=lambda: {"wall_s": wall_s}),
+            run=SimpleNamespace(state=lambda: {"phases_s": {"teacher": wall_s}}),
         )
         made.__dict__["proxy"] = range(100)
         return made
@@ -68,7 +68,7 @@ def test_time_for_the_final_training_is_kept_back(
 ):
     clock = SimpleNamespace(now=50.0)
     monkeypatch.setattr(task_search, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    may_start = task_search._time_keeper(timed_bench(budget_s, wall_s))
+    may_start = task_search._time_keeper(timed_bench(budget_s, wall_s), [])
     clock.now += passed_s
     trials = [
         trained(0, 2.0),
@@ -81,4 +81,15 @@ def test_time_for_the_final_training_is_kept_back(
 
 
 def test_one_candidate_starts_whatever_the_time(timed_bench):
-    assert task_search._time_keeper(timed_bench(0.001))([])
+    assert task_search._time_keeper(timed_bench(0.001), [])([])
+
+
+def test_a_killed_search_is_billed_for_its_trials(timed_bench, monkeypatch):
+    # 60 s of teacher, a candidate of 15 s and its final training of 450 s fit into 600 s; the
+    # 100 s of trials that the killed search recorded do not fit beside them.
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr(task_search, "time", clock)
+    recorded = [trained(0, 15.0), trained(1, 85.0, state=TrialState.FAILED, quality=None)]
+    bench = timed_bench(600, 60.0)
+    assert task_search._time_keeper(bench, [])(recorded)
+    assert not task_search._time_keeper(bench, recorded)(recorded)
