@@ -99,12 +99,6 @@ def jobs(size: str) -> list[Job]:
         for precision in precisions
         for side in sides
     ]
-    listed += [
-        Job(side=side, precision=precision, epochs=epochs, seed=0, examples=examples)
-        for epochs in (1, 5)
-        for precision in precisions
-        for side in sides
-    ]
     for seed in (1, 2):
         listed.append(
             Job(side="ours", precision="bfloat16", epochs=3, seed=seed, examples=examples)
@@ -112,6 +106,12 @@ def jobs(size: str) -> list[Job]:
         listed.append(
             Job(side="trainer", precision="float32", epochs=3, seed=seed, examples=examples)
         )
+    listed += [
+        Job(side=side, precision=precision, epochs=epochs, seed=0, examples=examples)
+        for epochs in (1, 5)
+        for precision in precisions
+        for side in sides
+    ]
     return listed
 
 
