@@ -121,8 +121,8 @@ UNWATCHED = Watch()
 def training_attention(device: torch.device, precision: Precision) -> Literal["eager", "sdpa"]:
     """Chooses the attention kernel for training.
 
-    In torch 2.13 the fused kernel's bfloat16 backward pass on CPUs takes 2 to 3 times as long as
-    plain products (benchmarks/attention.py); everywhere else the fused one wins.
+    In torch 2.13 the fused kernel's backward pass in bfloat16 on CPUs makes a whole step take 1.3
+    to 2 times as long as plain products do (benchmarks/attention.py); elsewhere the fused one wins.
     """
     return "eager" if device.type == "cpu" and precision == "bfloat16" else "sdpa"
 
