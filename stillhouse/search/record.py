@@ -39,6 +39,7 @@ _TRIAL_COLUMNS = (
     "repeat_of",
     "cost_s",
     "parameters",
+    "reward",
 )
 _ARCHITECTURE_COLUMNS = ("family", "layers", "hidden_size", "heads", "ffn_size", "activation")
 
@@ -268,6 +269,7 @@ def _csv_row(trial: Trial) -> Mapping[str, object]:
         "repeat_of": trial.repeat_of,
         "cost_s": trial.cost_s,
         "parameters": trial.attributes.get("parameters"),
+        "reward": trial.attributes.get("reward"),
         **trial.architecture.to_dict(),
     }
 

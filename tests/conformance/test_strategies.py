@@ -5,7 +5,10 @@ import random
 import numpy as np
 import pytest
 
+from stillhouse.search.controller import Controller, default_controller, published_controller
 from stillhouse.search.optuna_strategy import OptunaStrategy
+from stillhouse.search.reward import Reward
+from stillhouse.search.reward_lstm import reward_lstm
 from stillhouse.search.samplers import make_sampler
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.constraints import HeadsAtMost
@@ -32,10 +35,14 @@ SEPARABLE = SearchSpace(
     )
 )
 
-STRATEGIES = ["random", "tpe", "gp", "nsga2"]
+CONTROLLERS = {"controller": default_controller(40), "published controller": published_controller()}
+STRATEGIES = ["random", "tpe", "gp", "nsga2", *CONTROLLERS]
 
 
 def make(name, space=SPACE, seed=0):
+    if name in CONTROLLERS:
+        reward = Reward(target_ms=2).of
+        return Controller(space, CONTROLLERS[name], reward, reward_lstm(space), seed)
     return OptunaStrategy(space, make_sampler(name), seed)
 
 
@@ -184,7 +191,9 @@ def late_cost(strategy, trials):
     return np.mean(costs[trials // 2 :])
 
 
-@pytest.mark.parametrize(("learner", "trials"), [("tpe", 40), ("gp", 20), ("nsga2", 80)])
+@pytest.mark.parametrize(
+    ("learner", "trials"), [("tpe", 40), ("gp", 20), ("nsga2", 80), ("controller", 40)]
+)
 def test_beats_random_on_a_separable_cost(learner, trials):
     def mean_cost(name):
         return np.mean([late_cost(make(name, SEPARABLE, seed), trials) for seed in range(2)])
@@ -211,7 +220,9 @@ def late_share_over_limit(strategy, trials, limit_ms=3):
     return np.mean(over[trials // 2 :])
 
 
-@pytest.mark.parametrize(("learner", "trials"), [("tpe", 30), ("gp", 24), ("nsga2", 80)])
+@pytest.mark.parametrize(
+    ("learner", "trials"), [("tpe", 30), ("gp", 24), ("nsga2", 80), ("controller", 100)]
+)
 def test_learns_a_limit_from_infeasible_trials(learner, trials):
     def mean_share(name):
         shares = [late_share_over_limit(make(name, SEPARABLE, seed), trials) for seed in range(2)]

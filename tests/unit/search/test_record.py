@@ -201,16 +201,22 @@ def test_survives_kill_9(url, space, make_trial):
 
 
 def test_csv(record, tmp_path, make_trial):
-    finish(record, make_trial, quality=0.5, latency_ms=2.0, attributes={"parameters": 1234})
+    finish(
+        record,
+        make_trial,
+        quality=0.5,
+        latency_ms=2.0,
+        attributes={"parameters": 1234, "reward": 0.6},
+    )
     finish(record, make_trial, TrialState.FAILED, reason='broke, "badly"\nat once', cost_s=1.5)
     finish(record, make_trial, place=0, repeat_of=0)
     path = tmp_path / "trials.csv"
     path.write_text("old")
     record.export_csv(path)
     assert path.read_text().splitlines()[:2] == [
-        "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,"
+        "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,reward,"
         "family,layers,hidden_size,heads,ffn_size,activation",
-        "0,complete,0.5,2.0,,,0.0,1234,bert,1,16,2,32,gelu",
+        "0,complete,0.5,2.0,,,0.0,1234,0.6,bert,1,16,2,32,gelu",
     ]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -1,0 +1,292 @@
+"""Recorded tables: what a search would have found out, kept in a file, and searched in seconds."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from stillhouse.errors import DataError, SpaceError
+from stillhouse.search.strategy import Strategy
+from stillhouse.search.trial import Trial, TrialState
+from stillhouse.space.architecture import Architecture, architecture_from_dict
+from stillhouse.space.search_space import Dimension, SearchSpace, Value
+
+_SIZES = ("layers", "hidden_size", "heads", "ffn_size")
+_ARCHITECTURE = ("family", *_SIZES, "activation")
+_REQUIRED = (*_ARCHITECTURE, "seed", "quality", "latency_ms")
+_OPTIONAL = "hidden_quality"
+_REPEATS_BEFORE_DRAW = 20  # as in a search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRow:
+    """What one training of one architecture came to.
+
+    Args:
+        architecture: What was trained.
+        seed: Of the training, at least 0.
+        quality: Score on the search-validation set, higher is better.
+        latency_ms: Latency on the device of the recording, above 0.
+        hidden_quality: 1 less the loss of the hidden states; None where it was not measured.
+
+    Raises:
+        DataError: A figure is not finite, or the latency or the seed is out of its range.
+    """
+
+    architecture: Architecture
+    seed: int
+    quality: float
+    latency_ms: float
+    hidden_quality: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse figures that nothing could be learnt from."""
+        for name in ("quality", "latency_ms", "hidden_quality"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"{name} must be a finite number, got {value}")
+        if self.latency_ms <= 0 or self.seed < 0:
+            raise DataError(
+                f"latency_ms must be above 0 and seed at least 0, got {self.latency_ms} "
+                f"and {self.seed}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class AmongRecorded:
+    """A `Constraint`: only architectures of a recorded table."""
+
+    architectures: frozenset[Architecture]
+    name: ClassVar[str] = "recorded"
+
+    @property
+    def description(self) -> str:
+        """The rule with its numbers."""
+        return f"one of {len(self.architectures)} recorded architectures"
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Look it up."""
+        return architecture in self.architectures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedTable:
+    """Recorded rows by architecture, in the order of recording.
+
+    Args:
+        rows: For each architecture its rows, one a seed.
+
+    Raises:
+        DataError: The table is empty, or a seed of an architecture is there twice.
+    """
+
+    rows: Mapping[Architecture, tuple[RecordedRow, ...]]
+
+    def __post_init__(self) -> None:
+        """Check that every row counts once."""
+        if not self.rows:
+            raise DataError("a recorded table needs at least one row, got none")
+        for architecture, rows in self.rows.items():
+            seeds = [row.seed for row in rows]
+            if len(set(seeds)) < len(seeds):
+                raise DataError(
+                    f"{architecture.label} is recorded twice with the same seed "
+                    f"(seeds {seeds}); remove a row"
+                )
+
+    @staticmethod
+    def of(rows: Iterable[RecordedRow]) -> "RecordedTable":
+        """Group rows by architecture."""
+        grouped: dict[Architecture, tuple[RecordedRow, ...]] = {}
+        for row in rows:
+            grouped[row.architecture] = (*grouped.get(row.architecture, ()), row)
+        return RecordedTable(rows=grouped)
+
+    def space(self) -> SearchSpace:
+        """Return the smallest grid around the recorded architectures, and of it them alone."""
+        dimensions = [Dimension(name, _values(self.rows, name)) for name in _SIZES]
+        dimensions.append(Dimension("activation", _values(self.rows, "activation")))
+        return SearchSpace(tuple(dimensions), (AmongRecorded(frozenset(self.rows)),))
+
+
+def read_recorded(path: Path) -> RecordedTable:
+    """Read a recorded table.
+
+    Args:
+        path: CSV with the columns family, layers, hidden_size, heads, ffn_size, activation, seed,
+            quality, latency_ms and optionally hidden_quality; others are passed over.
+
+    Returns:
+        The validated table.
+
+    Raises:
+        DataError: A column is missing, a cell breaks a rule, or a seed is there twice; named with
+            file and line.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no recorded table at {path}; record one, or name another")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path} lacks the columns {', '.join(missing)}")
+        rows = list(_read_rows(path, reader))
+    try:
+        return RecordedTable.of(rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def write_recorded(path: Path, row: RecordedRow) -> None:
+    """Append one row, so that an interrupted recording goes on where it stopped.
+
+    A new file gets its header first; a line that an interruption left unfinished is removed.
+
+    Args:
+        path: The CSV file; its folder exists.
+        row: What was found out.
+
+    Raises:
+        DataError: The file has other columns than `read_recorded` reads.
+    """
+    _drop_unfinished_line(path)
+    is_new = not path.exists() or path.stat().st_size == 0
+    columns = [*_REQUIRED, _OPTIONAL] if is_new else _columns(path)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(
+            {
+                **row.architecture.to_dict(),
+                "seed": row.seed,
+                "quality": row.quality,
+                "latency_ms": row.latency_ms,
+                _OPTIONAL: row.hidden_quality,
+            }
+        )
+
+
+def replay(strategy: Strategy, table: RecordedTable, *, candidates: int, seed: int) -> list[Trial]:
+    """Play a search against a table instead of training.
+
+    Each candidate gets the figures of one of its recorded seeds. Which one is a matter of `seed`
+    and the architecture alone, so strategies that are replayed with the same seed meet the same
+    noise. Repeats are recorded and not counted, as in a search.
+
+    Args:
+        strategy: Fresh; searches over `table.space()`.
+        table: What is found out about which architecture.
+        candidates: How many to try, at most; no more than the table has.
+        seed: Of the noise, at least 0.
+
+    Returns:
+        All trials by number, repeats included.
+
+    Raises:
+        ValueError: The strategy proposes what is not in the table.
+    """
+    drawn = _draw_rows(table, seed)
+    trials: list[Trial] = []
+    first: dict[Architecture, Trial] = {}
+    repeats = 0
+    while len(first) < min(candidates, len(drawn)):
+        if repeats < _REPEATS_BEFORE_DRAW:
+            [architecture] = strategy.ask(1)
+        else:
+            architecture = _draw_untried(drawn, first, [seed, len(trials)])
+        repeats = repeats + 1 if architecture in first else 0
+        trials.append(_outcome(len(trials), architecture, drawn, first))
+        first.setdefault(architecture, trials[-1])
+        strategy.tell(trials[-1:])
+    return trials
+
+
+def _outcome(
+    number: int,
+    architecture: Architecture,
+    drawn: Mapping[Architecture, RecordedRow],
+    first: Mapping[Architecture, Trial],
+) -> Trial:
+    if architecture in first:
+        return replace(first[architecture], number=number, repeat_of=first[architecture].number)
+    if architecture not in drawn:
+        raise ValueError(
+            f"{architecture.label} is not recorded; replay a strategy over the table's own space"
+        )
+    row = drawn[architecture]
+    return Trial(
+        number=number,
+        architecture=architecture,
+        state=TrialState.COMPLETE,
+        quality=row.quality,
+        latency_ms=row.latency_ms,
+    )
+
+
+def _draw_rows(table: RecordedTable, seed: int) -> dict[Architecture, RecordedRow]:
+    generator = np.random.default_rng(seed)
+    drawn = {}
+    for architecture in sorted(table.rows, key=lambda item: item.key):  # not as it was recorded
+        rows = sorted(table.rows[architecture], key=lambda row: row.seed)
+        drawn[architecture] = rows[generator.integers(len(rows))]
+    return drawn
+
+
+def _draw_untried(
+    drawn: Mapping[Architecture, RecordedRow],
+    tried: Mapping[Architecture, Trial],
+    seed: Sequence[int],
+) -> Architecture:
+    untried = [architecture for architecture in drawn if architecture not in tried]
+    return untried[np.random.default_rng(seed).integers(len(untried))]
+
+
+def _values(architectures: Iterable[Architecture], name: str) -> tuple[Value, ...]:
+    return tuple(sorted({getattr(architecture, name) for architecture in architectures}))
+
+
+def _read_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[RecordedRow]:
+    for cells in reader:
+        try:
+            yield _read_row(cells)
+        except (DataError, SpaceError, ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _read_row(cells: Mapping[str, str | None]) -> RecordedRow:
+    empty = [name for name in _REQUIRED if not cells[name]]
+    if empty:
+        raise DataError(f"nothing is given for {', '.join(empty)}")
+    given = {name: text or "" for name, text in cells.items()}
+    sizes = {name: int(given[name]) for name in _SIZES}
+    names = {name: given[name] for name in ("family", "activation")}
+    hidden_quality = given.get(_OPTIONAL)
+    return RecordedRow(
+        architecture=architecture_from_dict({**names, **sizes}),
+        seed=int(given["seed"]),
+        quality=float(given["quality"]),
+        latency_ms=float(given["latency_ms"]),
+        hidden_quality=float(hidden_quality) if hidden_quality else None,
+    )
+
+
+def _columns(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        columns = next(csv.reader(file))
+    missing = [name for name in _REQUIRED if name not in columns]
+    if missing:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}; write to another file")
+    return columns
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    if not text.endswith(b"\n"):
+        path.write_bytes(text[: text.rfind(b"\n") + 1])

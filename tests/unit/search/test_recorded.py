@@ -1,0 +1,198 @@
+import csv
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from stillhouse.errors import DataError
+from stillhouse.search.optuna_strategy import OptunaStrategy
+from stillhouse.search.recorded import (
+    AmongRecorded,
+    RecordedRow,
+    RecordedTable,
+    read_recorded,
+    replay,
+    write_recorded,
+)
+from stillhouse.search.samplers import make_sampler
+from stillhouse.space.architecture import BertArchitecture
+
+HEADER = "family,layers,hidden_size,heads,ffn_size,activation,seed,quality,latency_ms"
+LINE = "bert,2,32,2,64,gelu,0,0.75,1.5"
+
+
+@pytest.fixture
+def rows(space):
+    """Five architectures with three seeds each; the quality tells both apart."""
+    return [
+        RecordedRow(
+            architecture=architecture,
+            seed=seed,
+            quality=place + seed / 10,
+            latency_ms=1.0 + place,
+            hidden_quality=0.5,
+        )
+        for place, architecture in enumerate(list(space.enumerate())[::8])
+        for seed in range(3)
+    ]
+
+
+@pytest.fixture
+def table(rows):
+    return RecordedTable.of(rows)
+
+
+def read_text(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    return read_recorded(path)
+
+
+def test_what_is_written_is_read(tmp_path, rows, table):
+    path = tmp_path / "table.csv"
+    for row in rows:
+        write_recorded(path, row)
+    assert read_recorded(path) == table
+    with path.open() as file:
+        assert next(csv.reader(file)) == [*HEADER.split(","), "hidden_quality"]
+
+
+def test_recording_goes_on_after_an_interruption(tmp_path, rows, table):
+    path = tmp_path / "table.csv"
+    for row in rows[:4]:
+        write_recorded(path, row)
+    with path.open("a") as file:
+        file.write("bert,2,32")
+    for row in rows[4:]:
+        write_recorded(path, row)
+    assert read_recorded(path) == table
+
+
+def test_an_interrupted_header_is_written_again(tmp_path, rows):
+    path = tmp_path / "table.csv"
+    path.write_text("family,lay")
+    write_recorded(path, rows[0])
+    assert list(read_recorded(path).rows) == [rows[0].architecture]
+
+
+def test_rows_are_appended_in_the_columns_that_are_there(tmp_path, rows):
+    path = tmp_path / "table.csv"
+    path.write_text(f"{HEADER},note\n")
+    write_recorded(path, rows[0])
+    [[row]] = read_recorded(path).rows.values()
+    assert (row.quality, row.hidden_quality) == (rows[0].quality, None)
+
+
+def test_nothing_is_appended_to_another_kind_of_table(tmp_path, rows):
+    path = tmp_path / "table.csv"
+    path.write_text("number,state\n")
+    with pytest.raises(DataError, match="lacks the columns family"):
+        write_recorded(path, rows[0])
+
+
+def test_a_line_without_the_optional_column(tmp_path):
+    table = read_text(tmp_path, f"{HEADER}\n{LINE}\n")
+    architecture = BertArchitecture(layers=2, hidden_size=32, heads=2, ffn_size=64)
+    assert table.rows == {
+        architecture: (
+            RecordedRow(architecture=architecture, seed=0, quality=0.75, latency_ms=1.5),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER.replace("seed,", ""), "lacks the columns seed"),
+        (HEADER, "at least one row"),
+        (f"{HEADER}\n{LINE}\n{LINE}", "recorded twice with the same seed"),
+        (f"{HEADER}\n{LINE.replace('0.75', 'nan')}", "line 2: quality must be a finite number"),
+        (f"{HEADER}\n{LINE.replace('1.5', '0')}", "line 2: latency_ms must be above 0"),
+        (f"{HEADER}\n{LINE.replace('0.75', '')}", "line 2: nothing is given for quality"),
+        (f"{HEADER}\n{LINE.replace('0.75', 'good')}", "line 2: could not convert"),
+        (f"{HEADER}\n{LINE}\n{LINE.replace('32,2', '32,5')}", "line 3: hidden_size must be a mul"),
+        (f"{HEADER}\nbert,2,32", "line 2: nothing is given for heads"),
+    ],
+)
+def test_unusable_tables(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path, text)
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(DataError, match="there is no recorded table"):
+        read_recorded(tmp_path / "none.csv")
+
+
+def test_the_space_holds_what_is_recorded(table):
+    assert set(table.space().enumerate()) == set(table.rows)
+    assert table.space().constraints[0].description == "one of 5 recorded architectures"
+
+
+def test_the_constraint_narrows_any_space(space, table):
+    narrowed = space.with_constraint(AmongRecorded(frozenset(table.rows)))
+    assert set(narrowed.enumerate()) == set(table.rows)
+
+
+def test_replay_tries_everything_once(table):
+    strategy = OptunaStrategy(table.space(), make_sampler("random"), 0)
+    trials = replay(strategy, table, candidates=99, seed=0)
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    first = [trial for trial in trials if trial.repeat_of is None]
+    assert {trial.architecture for trial in first} == set(table.rows)
+    assert len(first) == 5
+    for trial in trials:
+        if trial.repeat_of is not None:
+            assert trial.quality == trials[trial.repeat_of].quality
+
+
+def test_replay_stops_at_the_candidates(table):
+    strategy = OptunaStrategy(table.space(), make_sampler("random"), 0)
+    trials = replay(strategy, table, candidates=2, seed=0)
+    assert sum(trial.repeat_of is None for trial in trials) == 2
+
+
+class Stubborn:
+    """Proposes the same for ever."""
+
+    def __init__(self, architecture):
+        self.architecture = architecture
+
+    def ask(self, count):
+        return [self.architecture] * count
+
+    def tell(self, trials):
+        pass
+
+
+def test_replay_gets_past_a_strategy_that_repeats_itself(rows, table):
+    trials = replay(Stubborn(rows[0].architecture), table, candidates=5, seed=0)
+    assert {trial.architecture for trial in trials} == set(table.rows)
+
+
+def test_replay_refuses_what_is_not_recorded(table):
+    other = BertArchitecture(layers=9, hidden_size=32, heads=2, ffn_size=64)
+    with pytest.raises(ValueError, match="is not recorded"):
+        replay(Stubborn(other), table, candidates=1, seed=0)
+
+
+def test_noise_is_of_the_seed_and_the_architecture_alone(rows, table):
+    def qualities(sampler, table, seed):
+        strategy = OptunaStrategy(table.space(), make_sampler(sampler), 1)
+        trials = replay(strategy, table, candidates=5, seed=seed)
+        return {trial.architecture: trial.quality for trial in trials}
+
+    reordered = RecordedTable.of(rows[::-1])
+    assert qualities("random", table, 0) == qualities("tpe", table, 0)
+    assert qualities("random", table, 0) == qualities("random", reordered, 0)
+    assert qualities("random", table, 0) != qualities("random", table, 1)
+
+
+def test_every_recorded_seed_is_drawn(rows, table):
+    drawn = Counter()
+    for seed in range(60):
+        [trial] = replay(Stubborn(rows[3].architecture), table, candidates=1, seed=seed)
+        drawn[round(trial.quality - 1, 1)] += 1
+    assert set(drawn) == {0.0, 0.1, 0.2}
+    assert min(drawn.values()) > 8
+    assert np.sum(list(drawn.values())) == 60
