@@ -128,6 +128,63 @@ def weather_table(tmp_path_factory):
     return path
 
 
+@pytest.fixture(
+    params=[
+        "bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra", "factored electra",
+    ]
+)  # fmt: skip
+def family(request):
+    """A family of encoders; the embeddings of `factored electra` are narrower than its layers."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """Makes a configuration of a family that reads 24 tokens; sizes are spelt as BERT's."""
+    import transformers
+
+    roberta = {"max_position_embeddings": 26, "type_vocab_size": 1}  # rows 0 and 1: no token's
+    kinds = {
+        "bert": (transformers.BertConfig, {}),
+        "roberta": (transformers.RobertaConfig, roberta),
+        "camembert": (transformers.CamembertConfig, roberta),
+        "xlm-roberta": (transformers.XLMRobertaConfig, roberta),
+        "distilbert": (transformers.DistilBertConfig, {}),
+        "electra": (transformers.ElectraConfig, {}),
+        "factored electra": (transformers.ElectraConfig, {"embedding_size": 12}),
+    }
+    of_distilbert = {
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    }
+
+    def make(family, *, labels=3, dropout=0.0, **more):
+        kind, own = kinds[family]
+        sizes = {
+            "num_hidden_layers": 2,
+            "hidden_size": 16,
+            "num_attention_heads": 4,
+            "intermediate_size": 32,
+            "vocab_size": 50,
+            "max_position_embeddings": 24,
+            "hidden_dropout_prob": dropout,
+            "attention_probs_dropout_prob": dropout,
+            "id2label": {index: f"label {index}" for index in range(labels)},
+            **own,
+            **more,
+        }
+        if family == "electra":
+            sizes.setdefault("embedding_size", sizes["hidden_size"])
+        if family == "distilbert":
+            sizes = {of_distilbert.get(name, name): value for name, value in sizes.items()}
+            sizes["seq_classif_dropout"] = dropout
+        return kind(**sizes)
+
+    return make
+
+
 @pytest.fixture
 def run_cli(monkeypatch, capsys):
     """Runs the program in this process; gives exit code, standard output and standard error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from torch import nn
 
 from stillhouse.device.latency import Comparison, Latency, Workload, summarise
 from stillhouse.errors import DeviceError
+from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
@@ -60,11 +62,18 @@ class TorchDevice:
         )
         return f"{chip}, PyTorch {torch.__version__}"
 
+    def timing(self, model: PreTrainedModel) -> TorchDevice:
+        """Returns this device for one model, which is timed as it is, whatever is asked for."""
+        return TorchDevice(
+            self._device,
+            teacher=self._teacher,
+            build=lambda _: copy.deepcopy(model),
+            longest_s=self._longest_s,
+        )
+
     def compare(self, architecture: Architecture, workload: Workload) -> Comparison:  # noqa: D102
         student = self._build(architecture)
-        limit = min(
-            student.config.max_position_embeddings, self._teacher.config.max_position_embeddings
-        )
+        limit = min(usable_positions(student.config), usable_positions(self._teacher.config))
         if workload.length > limit:
             raise DeviceError(
                 f"workload length {workload.length} is above the model's {limit} positions; "

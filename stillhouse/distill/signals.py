@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from stillhouse.model.anatomy import encoder_layers
+from stillhouse.model.inputs import model_inputs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,11 +63,7 @@ class SignalReader:
             Signals with gradients, unless the caller switched them off.
         """
         self._captured.clear()
-        output = self.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            token_type_ids=batch.token_type_ids,
-        )
+        output = self.model(**model_inputs(self.model.config, batch))
         return Signals(logits_BC=output.logits, hidden_BTD=dict(self._captured))
 
     def __enter__(self) -> SignalReader:

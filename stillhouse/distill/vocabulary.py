@@ -37,10 +37,14 @@ def compact_vocabulary(model: PreTrainedModel, encoded: EncodedSet) -> Iterator[
     Yields:
         The same examples with the ids of the cut table.
     """
-    parent = model.get_submodule(anatomy_of(model.config).embeddings)
+    anatomy = anatomy_of(model.config)
+    parent = model.get_submodule(anatomy.embeddings)
     full = parent.word_embeddings
     assert isinstance(full, nn.Embedding)
     used = np.union1d(encoded.input_ids, [encoded.pad_id])
+    if anatomy.positions_follow_padding:
+        # Such a model counts positions over ids that are not its padding's: that id must stay.
+        used = np.union1d(used, np.arange(model.config.pad_token_id + 1))
     rows = torch.from_numpy(used.astype(np.int64)).to(full.weight.device)
     places = {int(row): place for place, row in enumerate(used)}
     # A table's padding row gets no gradient: it must not get one in the cut table either.

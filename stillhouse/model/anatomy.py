@@ -1,17 +1,18 @@
-"""Where each family of encoders keeps its layers and projections: the one table of names.
+"""How transformers builds each family of encoders: the one table of names.
 
 A family joins stillhouse by one more `Anatomy` here; nothing else asks how a model is built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from stillhouse.errors import TeacherError
-from stillhouse.space.architecture import Architecture, BertArchitecture
+from stillhouse.space.architecture import ACTIVATIONS, Architecture, BertArchitecture
+from stillhouse.space.counts import Ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,15 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anatomy:
-    """Names of the parts of one family.
+    """Names of the parts and of the configuration of one family, and its rules for inputs.
 
     Names of whole-model parts are paths from the sequence-classification model; names of layer
-    parts are paths from one encoder layer.
+    parts are paths from one encoder layer. Every head is a projection of the width onto itself and
+    one onto the outputs.
+
+    Attributes:
+        factored_projection: Projection from the width of the embeddings to that of the layers, or
+            `None` in a family whose embeddings always have the width of the layers.
+        ffn_size: Configuration's name of the feed-forward size.
+        activation: Configuration's name of the activation.
+        dropouts: Configuration's names of every dropout in a classifier.
+        shared: Configuration's names of what a student takes over from its teacher as it is.
+        has_token_types: Whether the model tells the two texts of a pair apart.
+        positions_follow_padding: Whether the first token's position is that after `pad_token_id`.
     """
 
-    base: str
     embeddings: str
-    word_embeddings: str
+    factored_projection: str | None
     layers: str
     query: str
     key: str
@@ -37,14 +48,19 @@ class Anatomy:
     ffn_input: str
     ffn_output: str
     ffn_norm: str
-    pooler: str
-    classifier: str
+    head_projection: str
+    head_outputs: str
+    ffn_size: str
+    activation: str
+    dropouts: tuple[str, ...]
+    shared: tuple[str, ...]
+    has_token_types: bool
+    positions_follow_padding: bool
 
 
 BERT = Anatomy(
-    base="bert",
     embeddings="bert.embeddings",
-    word_embeddings="bert.embeddings.word_embeddings",
+    factored_projection=None,
     layers="bert.encoder.layer",
     query="attention.self.query",
     key="attention.self.key",
@@ -54,11 +70,71 @@ BERT = Anatomy(
     ffn_input="intermediate.dense",
     ffn_output="output.dense",
     ffn_norm="output.LayerNorm",
-    pooler="bert.pooler.dense",
-    classifier="classifier",
+    head_projection="bert.pooler.dense",
+    head_outputs="classifier",
+    ffn_size="intermediate_size",
+    activation="hidden_act",
+    dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+    shared=(
+        "vocab_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "pad_token_id",
+        "layer_norm_eps",
+    ),
+    has_token_types=True,
+    positions_follow_padding=False,
 )
 
-FAMILIES: dict[str, Anatomy] = {"bert": BERT}
+ROBERTA = replace(
+    BERT,
+    embeddings="roberta.embeddings",
+    layers="roberta.encoder.layer",
+    head_projection="classifier.dense",
+    head_outputs="classifier.out_proj",
+    shared=(*BERT.shared, "bos_token_id", "eos_token_id"),
+    positions_follow_padding=True,
+)
+
+ELECTRA = replace(
+    BERT,
+    embeddings="electra.embeddings",
+    factored_projection="electra.embeddings_project",
+    layers="electra.encoder.layer",
+    head_projection="classifier.dense",
+    head_outputs="classifier.out_proj",
+)
+
+DISTILBERT = Anatomy(
+    embeddings="distilbert.embeddings",
+    factored_projection=None,
+    layers="distilbert.transformer.layer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attention_output="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    ffn_input="ffn.lin1",
+    ffn_output="ffn.lin2",
+    ffn_norm="output_layer_norm",
+    head_projection="pre_classifier",
+    head_outputs="classifier",
+    ffn_size="hidden_dim",
+    activation="activation",
+    dropouts=("dropout", "attention_dropout", "seq_classif_dropout"),
+    shared=("vocab_size", "max_position_embeddings", "pad_token_id", "sinusoidal_pos_embds"),
+    has_token_types=False,
+    positions_follow_padding=False,
+)
+
+FAMILIES: dict[str, Anatomy] = {
+    "bert": BERT,
+    "camembert": ROBERTA,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+}
 """Anatomy by `config.model_type`."""
 
 
@@ -78,15 +154,56 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
-    """Returns the architecture that `config` describes."""
-    anatomy_of(config)
+    """Returns the architecture that `config` describes.
+
+    Raises:
+        TeacherError: If the family is not in the table, or no student can have the activation.
+    """
+    anatomy = anatomy_of(config)
+    activation = getattr(config, anatomy.activation)
+    if activation not in ACTIVATIONS:
+        raise TeacherError(
+            f"activation {activation!r} is not supported; a teacher and its students have one of: "
+            f"{', '.join(ACTIVATIONS)}"
+        )
     return BertArchitecture(
         layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         heads=config.num_attention_heads,
-        ffn_size=config.intermediate_size,
-        activation=config.hidden_act,
+        ffn_size=getattr(config, anatomy.ffn_size),
+        activation=activation,
     )
+
+
+def ends_of(config: PreTrainedConfig) -> Ends:
+    """Returns what `config` has beside its encoder layers, and its students have as well."""
+    has_types = anatomy_of(config).has_token_types
+    return Ends(
+        vocab_size=config.vocab_size,
+        positions=config.max_position_embeddings,
+        token_types=config.type_vocab_size if has_types else 0,
+        labels=label_count(config),
+        factored_size=factored_size(config),
+    )
+
+
+def factored_size(config: PreTrainedConfig) -> int | None:
+    """Returns the width of embeddings that are projected to that of the layers, else `None`."""
+    if anatomy_of(config).factored_projection is None:
+        return None
+    size: int = config.embedding_size
+    return None if size == config.hidden_size else size
+
+
+def usable_positions(config: PreTrainedConfig) -> int:
+    """Returns the number of tokens that a model can read at once.
+
+    In the families after RoBERTa it is below `max_position_embeddings`: the rows of the table up to
+    that of the padding are never a token's.
+    """
+    unused: int = config.pad_token_id + 1 if anatomy_of(config).positions_follow_padding else 0
+    rows: int = config.max_position_embeddings
+    return rows - unused
 
 
 def label_count(config: PreTrainedConfig) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from stillhouse.data.batching import collate, plan_ordered
 from stillhouse.model.anatomy import label_count
+from stillhouse.model.inputs import model_inputs
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
@@ -43,10 +44,6 @@ def predict(
     for indices in plan_ordered(encoded.lengths, batch_size=batch_size):
         batch = collate(encoded, indices).to(model.device)
         with autocast(model.device, precision):
-            output = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                token_type_ids=batch.token_type_ids,
-            )
+            output = model(**model_inputs(model.config, batch))
         logits_NC[indices] = output.logits.float().cpu().numpy()
     return logits_NC

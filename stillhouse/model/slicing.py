@@ -4,7 +4,8 @@ Heads are kept whole where the student has the teacher's head size. Otherwise ea
 its first dimensions, and queries and keys are rescaled so that attention scores keep their scale:
 re-splitting the leading rows instead mixes heads and costs accuracy from the first step.
 
-Letters in names: D hidden, H heads, K per-head width, F feed-forward width.
+Letters in names: D hidden, H heads, K per-head width, F feed-forward width, V rows of an embedding
+table, E width of factored embeddings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stillhouse.model.anatomy import (
     anatomy_of,
     architecture_of,
     encoder_layers,
+    factored_size,
     label_count,
 )
 
@@ -105,7 +107,8 @@ def copy_slices(
     Args:
         student: Model of any shape of the teacher's family; where it is larger than the teacher
             in some dimension, the surplus keeps its fresh weights.
-        teacher: Model with the same vocabulary, positions and labels.
+        teacher: Model with the same vocabulary, positions and labels. If its embeddings are
+            factored, the student's have the same width.
         layers: 0-based teacher layer for each student layer.
     """
     student_shape, teacher_shape = architecture_of(student.config), architecture_of(teacher.config)
@@ -125,14 +128,58 @@ def copy_slices(
 def _copy_ends(
     student: PreTrainedModel, teacher: PreTrainedModel, anatomy: Anatomy, hidden: Tensor
 ) -> None:
+    _copy_embeddings(student, teacher, anatomy, hidden)
+    _fill_linear(student, teacher, anatomy.head_projection, hidden, hidden)
+    labels = torch.arange(label_count(student.config))
+    _fill_linear(student, teacher, anatomy.head_outputs, labels, hidden)
+
+
+def _copy_embeddings(
+    student: PreTrainedModel, teacher: PreTrainedModel, anatomy: Anatomy, hidden: Tensor
+) -> None:
+    """Copies the tables with the student's dimensions, or whole where they are factored."""
+    factored = factored_size(teacher.config)
+    columns = hidden if factored is None else torch.arange(factored)
     theirs = dict(teacher.get_submodule(anatomy.embeddings).named_parameters())
     for name, target in student.get_submodule(anatomy.embeddings).named_parameters():
         rows = torch.arange(target.shape[0])
         is_table = target.ndim > 1
-        _fill(target, theirs[name], *((rows, hidden) if is_table else (hidden,)))
-    _fill_linear(student, teacher, anatomy.pooler, hidden, hidden)
-    labels = torch.arange(label_count(student.config))
-    _fill_linear(student, teacher, anatomy.classifier, labels, hidden)
+        _fill(target, theirs[name], *((rows, columns) if is_table else (columns,)))
+    if anatomy.factored_projection is None or factored is None:
+        assert factored_size(student.config) is None
+        return
+    assert student.config.embedding_size == factored
+    if factored_size(student.config) is None:
+        projection = teacher.get_submodule(anatomy.factored_projection)
+        assert isinstance(projection, nn.Linear)
+        _fold_projection(student.get_submodule(anatomy.embeddings), projection)
+    else:
+        _fill_linear(student, teacher, anatomy.factored_projection, hidden, columns)
+
+
+def _fold_projection(embeddings: nn.Module, projection: nn.Linear) -> None:
+    """Turns copied tables into those of a student that has no place for the projection.
+
+    transformers leaves the projection out of a model that is as wide as its embeddings. It stands
+    behind the normalisation, which divides by the spread of a token's embedding: the folded tables
+    have the projected directions, and each token's length as an average token has it.
+    """
+    norm = embeddings.LayerNorm
+    assert isinstance(norm, nn.LayerNorm)
+    width, dtype = len(norm.weight), norm.weight.dtype
+    weight_DE, bias_D = projection.weight[:width].to(dtype), projection.bias[:width].to(dtype)
+    kept = len(bias_D)  # of a teacher that is narrower than its embeddings, fewer than `width`
+    scaled_DE = weight_DE * norm.weight
+    squares_before, squares_after = 0.0, 0.0  # of a token: its embeddings of each table add up
+    for table in embeddings.children():
+        if isinstance(table, nn.Embedding):
+            centred_VE = table.weight - table.weight.mean(dim=1, keepdim=True)
+            table.weight[:, :kept] = centred_VE @ scaled_DE.T
+            squares_before += float(centred_VE.square().mean())
+            squares_after += float(table.weight[:, :kept].square().mean())
+    norm_bias_D = weight_DE @ norm.bias + bias_D
+    norm.weight[:kept] = (squares_after / squares_before) ** 0.5
+    norm.bias[:kept] = norm_bias_D
 
 
 def _copy_layer(

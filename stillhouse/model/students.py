@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
-from stillhouse.model.anatomy import label_names
+from stillhouse.model.anatomy import anatomy_of, factored_size, label_names
 from stillhouse.model.slicing import copy_slices, spread_layers
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ class Initialisation:
 
 def student_config(
     architecture: Architecture, teacher: PreTrainedConfig, *, dropout: float = 0.0
-) -> BertConfig:
-    """Describes a student that shares the teacher's vocabulary, positions and labels.
+) -> PreTrainedConfig:
+    """Describes a student of the teacher's family, vocabulary, positions and labels.
+
+    Factored embeddings keep their width, whatever the student's own.
 
     Args:
         architecture: Shape of the student.
@@ -48,30 +50,32 @@ def student_config(
         dropout: Probability in hidden states and attention while training, 0..1. Zero by default:
             soft targets regularise enough, and dropout costs a tenth of a CPU step.
     """
-    return BertConfig(
-        vocab_size=teacher.vocab_size,
-        max_position_embeddings=teacher.max_position_embeddings,
-        type_vocab_size=teacher.type_vocab_size,
-        pad_token_id=teacher.pad_token_id,
-        layer_norm_eps=teacher.layer_norm_eps,
-        hidden_size=architecture.hidden_size,
-        num_hidden_layers=architecture.layers,
-        num_attention_heads=architecture.heads,
-        intermediate_size=architecture.ffn_size,
-        hidden_act=architecture.activation,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+    anatomy = anatomy_of(teacher)
+    given = {name: getattr(teacher, name) for name in anatomy.shared}
+    given |= dict.fromkeys(anatomy.dropouts, dropout)
+    given |= {
+        "hidden_size": architecture.hidden_size,
+        "num_hidden_layers": architecture.layers,
+        "num_attention_heads": architecture.heads,
+        anatomy.ffn_size: architecture.ffn_size,
+        anatomy.activation: architecture.activation,
+    }
+    if anatomy.factored_projection is not None:
+        given["embedding_size"] = factored_size(teacher) or architecture.hidden_size
+    return type(teacher)(
+        **given,
         id2label=dict(enumerate(label_names(teacher))),
         label2id={name: index for index, name in enumerate(label_names(teacher))},
         problem_type=teacher.problem_type,
     )
 
 
-def build_student(config: BertConfig, *, seed: int) -> BertForSequenceClassification:
+def build_student(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
     """Builds a student with fresh weights, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BertForSequenceClassification(config)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return model
 
 
 def initialise_student(
@@ -99,5 +103,5 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-    model.config.hidden_dropout_prob = probability
-    model.config.attention_probs_dropout_prob = probability
+    for name in anatomy_of(model.config).dropouts:
+        setattr(model.config, name, probability)

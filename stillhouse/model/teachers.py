@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +30,19 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stillhouse.data.metric_names import TaskKind
+
 logger = logging.getLogger(__name__)
+
+ProblemType: TypeAlias = Literal[
+    "single_label_classification", "multi_label_classification", "regression"
+]
+PROBLEM_TYPES: dict[TaskKind, ProblemType] = {
+    "classes": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "scores": "regression",
+}
+"""What transformers calls the kinds of tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +97,8 @@ def load_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
     fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    has_head = fits and not any(key.startswith(anatomy.classifier) for key in fresh)
+    head = (anatomy.head_projection, anatomy.head_outputs)
+    has_head = fits and not any(key.startswith(head) for key in fresh)
     return model.eval(), has_head
 
 
@@ -119,14 +132,14 @@ def fresh_bert(tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int) ->
     return model
 
 
-def name_labels(model: PreTrainedModel, label_names: Sequence[str]) -> None:
+def name_labels(model: PreTrainedModel, label_names: Sequence[str], *, kind: TaskKind) -> None:
     """Writes the task's labels into the model's configuration, in place."""
     if label_names:
         model.config.id2label = dict(enumerate(label_names))
         model.config.label2id = {name: index for index, name in enumerate(label_names)}
     else:
         model.config.id2label, model.config.label2id = {0: "score"}, {"score": 0}
-    model.config.problem_type = "single_label_classification" if label_names else "regression"
+    model.config.problem_type = PROBLEM_TYPES[kind]
 
 
 def label_order_by_name(
@@ -166,7 +179,7 @@ def label_order_by_agreement(
 @torch.no_grad()
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
     """Puts the model's outputs into the task's order of labels, in place."""
-    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).classifier)
+    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).head_outputs)
     for parameter in classifier.parameters():
         parameter.copy_(parameter[list(order)].clone())
 

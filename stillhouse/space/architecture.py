@@ -13,7 +13,9 @@ _SIZES = ("layers", "hidden_size", "heads", "ffn_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BertArchitecture:
-    """A plain BERT encoder: the same layer `layers` times, every head `head_size` wide.
+    """A plain encoder after BERT: the same layer `layers` times, every head `head_size` wide.
+
+    It describes RoBERTa, DistilBERT and ELECTRA as well: their layers have the same parts.
 
     Args:
         layers: Number of transformer layers.

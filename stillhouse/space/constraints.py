@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from stillhouse.space.architecture import Architecture
-from stillhouse.space.counts import count_encoder_parameters, count_parameters
+from stillhouse.space.counts import Ends, count_encoder_parameters, count_parameters
 
 
 class Constraint(Protocol):
@@ -41,13 +41,10 @@ class EncoderBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TotalBelow:
-    """Fewer parameters in all than `parameters`, for a classifier with these embeddings."""
+    """Fewer parameters in all than `parameters`, for a classifier with these ends."""
 
     parameters: int
-    vocab_size: int
-    positions: int
-    type_vocabulary: int
-    labels: int
+    ends: Ends
     name: ClassVar[str] = "parameters"
 
     @property
@@ -57,14 +54,7 @@ class TotalBelow:
 
     def allows(self, architecture: Architecture) -> bool:
         """Count in closed form and compare."""
-        count = count_parameters(
-            architecture,
-            vocab_size=self.vocab_size,
-            positions=self.positions,
-            type_vocabulary=self.type_vocabulary,
-            labels=self.labels,
-        )
-        return count.total < self.parameters
+        return count_parameters(architecture, self.ends).total < self.parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

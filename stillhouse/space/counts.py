@@ -1,4 +1,4 @@
-"""Closed-form parameter and FLOP counts of a BERT sequence classifier.
+"""Closed-form parameter and FLOP counts of a sequence classifier.
 
 Letters: V vocabulary, H hidden size, F feed-forward size, L layers, T tokens, C labels.
 """
@@ -12,7 +12,10 @@ _FLOPS_PER_MULTIPLY_ADD = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterCount:
-    """Trainable numbers by part: embeddings, encoder layers, and pooler with classifier."""
+    """Trainable numbers by part: embeddings, encoder layers, and the two projections of the head.
+
+    A projection from narrower embeddings to the hidden size counts as embeddings.
+    """
 
     embeddings: int
     encoder: int
@@ -22,6 +25,35 @@ class ParameterCount:
     def total(self) -> int:
         """All parameters of the classifier."""
         return self.embeddings + self.encoder + self.head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What a classifier has beside its encoder layers: embeddings before, the head behind.
+
+    Attributes:
+        vocab_size: Rows of the word embedding.
+        positions: Rows of the position embedding.
+        token_types: Rows of the token type embedding; 0 where there is none.
+        labels: Outputs of the head (1 for regression).
+        factored_size: Width of the embeddings where it need not be the hidden size; they are then
+            projected to it. `None` for embeddings of the hidden size.
+    """
+
+    vocab_size: int
+    positions: int
+    token_types: int
+    labels: int
+    factored_size: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all embedding tables together."""
+        return self.vocab_size + self.positions + self.token_types
+
+    def needs_projection(self, hidden_size: int) -> bool:
+        """Tell whether layers of `hidden_size` get the embeddings through a projection."""
+        return self.factored_size not in (None, hidden_size)
 
 
 def count_encoder_parameters(architecture: Architecture) -> int:
@@ -40,45 +72,37 @@ def count_encoder_parameters(architecture: Architecture) -> int:
     return architecture.layers * (attention + feed_forward + layer_norms)
 
 
-def count_parameters(
-    architecture: Architecture,
-    *,
-    vocab_size: int,
-    positions: int,
-    type_vocabulary: int,
-    labels: int,
-) -> ParameterCount:
-    """Count the parameters of a plain `BertForSequenceClassification`.
+def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
+    """Count the parameters of a plain sequence classifier.
 
     Args:
         architecture: The network to count.
-        vocab_size: Rows of the word embedding.
-        positions: Rows of the position embedding.
-        type_vocabulary: Rows of the token type embedding.
-        labels: Outputs of the classifier (1 for regression).
+        ends: Its embeddings and head.
 
     Returns:
         Parameters by part.
     """
     width = architecture.hidden_size
-    layer_norm = 2 * width
+    narrow = ends.factored_size or width
+    projection = narrow * width + width if ends.needs_projection(width) else 0
+    layer_norm = 2 * narrow
     return ParameterCount(
-        embeddings=(vocab_size + positions + type_vocabulary) * width + layer_norm,
+        embeddings=ends.rows * narrow + layer_norm + projection,
         encoder=count_encoder_parameters(architecture),
-        head=(width * width + width) + (width * labels + labels),  # pooler, classifier
+        head=(width * width + width) + (width * ends.labels + ends.labels),
     )
 
 
-def count_flops(architecture: Architecture, *, length: int, labels: int) -> int:
+def count_flops(architecture: Architecture, ends: Ends, *, length: int) -> int:
     """Count the floating-point operations of one example, two per multiply-add.
 
-    Counted are the matrix products: projections, attention scores and context, feed-forward,
-    pooler and classifier. Embedding look-ups and element-wise work are left out.
+    Counted are the matrix products: projections, attention scores and context, feed-forward, and
+    the head. Embedding look-ups and element-wise work are left out.
 
     Args:
         architecture: The network to count.
+        ends: Its embeddings and head.
         length: Tokens of the example, padding included.
-        labels: Outputs of the classifier.
 
     Returns:
         FLOPs of one forward pass with batch size 1.
@@ -87,6 +111,8 @@ def count_flops(architecture: Architecture, *, length: int, labels: int) -> int:
     projections = 4 * length * width * width
     scores_and_context = 2 * length * length * width  # the heads share the width among them
     feed_forward = 2 * length * width * inner
-    head = width * width + width * labels  # the pooler reads one token
+    head = width * width + width * ends.labels  # it reads one token
+    narrow = ends.factored_size or width
+    embeddings = length * narrow * width if ends.needs_projection(width) else 0
     layer = projections + scores_and_context + feed_forward
-    return _FLOPS_PER_MULTIPLY_ADD * (architecture.layers * layer + head)
+    return _FLOPS_PER_MULTIPLY_ADD * (embeddings + architecture.layers * layer + head)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
+from stillhouse.model.anatomy import ends_of
 from stillhouse.space.architecture import BertArchitecture
-from stillhouse.space.counts import count_encoder_parameters, count_flops, count_parameters
+from stillhouse.space.counts import Ends, count_encoder_parameters, count_flops, count_parameters
 
-ENGLISH = {"vocab_size": 30522, "positions": 512, "type_vocabulary": 2}
+ENGLISH = Ends(vocab_size=30522, positions=512, token_types=2, labels=2)
 
 
 def bert(layers, hidden_size, heads, ffn_size):
@@ -16,11 +17,39 @@ def bert(layers, hidden_size, heads, ffn_size):
 
 
 def test_bert_base_by_part():
-    count = count_parameters(bert(12, 768, 12, 3072), labels=2, **ENGLISH)
+    count = count_parameters(bert(12, 768, 12, 3072), ENGLISH)
     assert count.embeddings == 23_837_184
     assert count.encoder == 85_054_464
     assert count.head == 592_130
     assert count.total == 109_483_778
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ends", "parameters"),
+    [
+        # The numbers in the published checkpoint's encoder, and D² + D and 2 (D + 1) in a head.
+        # Liu et al. 2019, RoBERTa base, without the pooler.
+        (
+            bert(12, 768, 12, 3072),
+            Ends(vocab_size=50265, positions=514, token_types=1, labels=2),
+            124_055_040 + 768 * 769 + 2 * 769,
+        ),
+        # Sanh et al. 2019, DistilBERT base.
+        (
+            bert(6, 768, 12, 3072),
+            Ends(vocab_size=30522, positions=512, token_types=0, labels=2),
+            66_362_880 + 768 * 769 + 2 * 769,
+        ),
+        # Clark et al. 2020, ELECTRA small, discriminator.
+        (
+            bert(12, 256, 4, 1024),
+            Ends(vocab_size=30522, positions=512, token_types=2, labels=2, factored_size=128),
+            13_483_008 + 256 * 257 + 2 * 257,
+        ),
+    ],
+)
+def test_published_checkpoints_of_other_families(architecture, ends, parameters):
+    assert count_parameters(architecture, ends).total == parameters
 
 
 @pytest.mark.parametrize(
@@ -35,7 +64,7 @@ def test_bert_base_by_part():
     ],
 )
 def test_published_sizes(architecture, millions):
-    count = count_parameters(architecture, labels=2, **ENGLISH)
+    count = count_parameters(architecture, ENGLISH)
     assert count.total / 1e6 == pytest.approx(millions, rel=0.015)
 
 
@@ -47,51 +76,67 @@ def small_models():
     ]
 
 
-def build(architecture, labels):
-    return BertForSequenceClassification(
-        BertConfig(
+@pytest.fixture
+def build(tiny_config, family):
+    def make(architecture, labels):
+        config = tiny_config(
+            family,
             vocab_size=101,
-            max_position_embeddings=40,
-            type_vocab_size=3,
             num_hidden_layers=architecture.layers,
             hidden_size=architecture.hidden_size,
             num_attention_heads=architecture.heads,
             intermediate_size=architecture.ffn_size,
-            num_labels=labels,
-            attn_implementation="eager",
+            labels=labels,
         )
-    ).eval()
+        return AutoModelForSequenceClassification.from_config(
+            config, attn_implementation="eager"
+        ).eval()
+
+    return make
+
+
+def total(*modules):
+    return sum(weight.numel() for module in modules for weight in module.parameters())
 
 
 @pytest.mark.parametrize(("architecture", "labels"), small_models())
-def test_parameters_equal_the_model_of_transformers(architecture, labels):
+def test_parameters_equal_the_model_of_transformers(build, architecture, labels):
     model = build(architecture, labels)
-    count = count_parameters(
-        architecture, vocab_size=101, positions=40, type_vocabulary=3, labels=labels
-    )
-
-    def total(module):
-        return sum(weight.numel() for weight in module.parameters())
-
-    assert count.embeddings == total(model.bert.embeddings)
-    assert count.encoder == total(model.bert.encoder)
-    assert count.head == total(model.bert.pooler) + total(model.classifier)
+    count = count_parameters(architecture, ends_of(model.config))
+    base = model.base_model
+    layers = base.transformer if model.config.model_type == "distilbert" else base.encoder
+    tables = [
+        getattr(base, name) for name in ("embeddings", "embeddings_project") if hasattr(base, name)
+    ]
+    assert count.embeddings == total(*tables)
+    assert count.encoder == total(layers)
+    assert count.head == total(model) - total(*tables, layers)
     assert count.total == total(model)
     assert count_encoder_parameters(architecture) == count.encoder
 
 
 @pytest.mark.parametrize(("architecture", "labels"), small_models())
 @pytest.mark.parametrize("length", [1, 13])
-def test_flops_equal_the_counter_of_torch(architecture, labels, length):
+def test_flops_equal_the_counter_of_torch(build, architecture, labels, length):
     model = build(architecture, labels)
-    tokens = torch.ones(1, length, dtype=torch.long)
+    tokens = torch.full((1, length), 5)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(input_ids=tokens, attention_mask=tokens)
-    assert count_flops(architecture, length=length, labels=labels) == counter.get_total_flops()
+        model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    counted = count_flops(architecture, ends_of(model.config), length=length)
+    assert counted == counter.get_total_flops()
+
+
+def test_embeddings_as_wide_as_the_layers_need_no_projection():
+    """Factored ones of 8 beside layers of 8 are the plain ones."""
+    plain = Ends(vocab_size=101, positions=40, token_types=2, labels=2)
+    factored = Ends(vocab_size=101, positions=40, token_types=2, labels=2, factored_size=8)
+    for count in (count_parameters, lambda one, ends: count_flops(one, ends, length=9)):
+        assert count(bert(1, 8, 2, 20), factored) == count(bert(1, 8, 2, 20), plain)
+        assert count(bert(1, 16, 2, 20), factored) != count(bert(1, 16, 2, 20), plain)
 
 
 def test_flops_of_bert_base_by_hand():
     # Per layer at 128 tokens: 12 H² weights per token, and 2·T·H for scores and context;
     # 2·(128·12·768² + 2·128²·768) = 1,862,270,976.
-    flops = count_flops(bert(12, 768, 12, 3072), length=128, labels=2)
+    flops = count_flops(bert(12, 768, 12, 3072), ENGLISH, length=128)
     assert flops == 12 * 1_862_270_976 + 2 * (589_824 + 1_536)

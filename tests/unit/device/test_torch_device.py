@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from stillhouse.device.latency import Workload
 from stillhouse.device.torch_device import TorchDevice, processor_name
@@ -118,6 +119,17 @@ def test_more_tokens_than_positions_are_refused(cpu, make_bert, shape, of_studen
     with pytest.raises(DeviceError, match="length 13 is above the model's 12 positions"):
         device.compare(shape(1), Workload(length=13))
     assert device.compare(shape(1), Workload(length=12)).student.runs == 20
+
+
+def test_every_family_is_timed_up_to_its_usable_positions(cpu, tiny_config, family, shape):
+    def build(architecture):
+        config = tiny_config(family, num_hidden_layers=architecture.layers)
+        return AutoModelForSequenceClassification.from_config(config)
+
+    device = TorchDevice(cpu, teacher=build(shape(2)), build=build, longest_s=0.0)
+    assert device.compare(shape(1), Workload(length=24)).student.runs == 20
+    with pytest.raises(DeviceError, match="length 25 is above the model's 24 positions"):
+        device.compare(shape(1), Workload(length=25))
 
 
 def test_running_out_of_memory_is_a_device_error(cpu, make_bert, shape):

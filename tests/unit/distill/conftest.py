@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from stillhouse.data.encoding import EncodedSet
 from stillhouse.distill.teacher import LiveTeacher
@@ -45,6 +49,19 @@ def build_set(count=64, *, seed=0, longest=12, tokens=range(1, 50), scores=False
 @pytest.fixture(scope="session")
 def make_bert():
     return build_bert
+
+
+@pytest.fixture
+def make_model(tiny_config, family):
+    """Makes a classifier of the family under test: two layers, two labels."""
+
+    def make(*, seed=0, **sizes):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = tiny_config(family, **{"labels": 2, **sizes})
+            return AutoModelForSequenceClassification.from_config(config).eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

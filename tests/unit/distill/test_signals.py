@@ -28,6 +28,21 @@ def test_signals_equal_what_transformers_gives_out(make_bert, batch):
         assert torch.equal(signals.hidden_BTD[layer], expected.hidden_states[layer + 1])
 
 
+def test_hidden_states_of_every_family_are_those_of_its_layers(make_model, make_set):
+    model = make_model(num_hidden_layers=3)
+    batch = collate(make_set(tokens=range(3, 50)), [3, 1, 8])
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if model.config.model_type in ("bert", "electra"):
+        inputs["token_type_ids"] = batch.token_type_ids
+        assert batch.token_type_ids.any()
+    with torch.no_grad(), SignalReader(model, frozenset({0, 1, 2})) as reader:
+        expected = model(**inputs, output_hidden_states=True)
+        signals = reader(batch)
+    assert torch.equal(signals.logits_BC, expected.logits)
+    for layer in range(3):
+        assert torch.equal(signals.hidden_BTD[layer], expected.hidden_states[layer + 1])
+
+
 def test_gradients_flow_through_the_signals(make_bert, batch):
     model = make_bert(layers=3)
     with SignalReader(model, frozenset({1})) as reader:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from stillhouse.data.batching import collate
 from stillhouse.distill import loop
@@ -18,7 +19,7 @@ SETTINGS = TrainSettings(epochs=2, learning_rate=1e-3, batch_size=16)
 
 
 def table(model):
-    return model.bert.embeddings.word_embeddings.weight
+    return model.base_model.embeddings.word_embeddings.weight
 
 
 def every_term():
@@ -79,6 +80,59 @@ def test_training_ends_with_the_same_weights_as_on_the_full_table(
     moved = (table(cut) - start["bert.embeddings.word_embeddings.weight"]).abs().amax(dim=1)
     assert moved.nonzero().flatten().tolist() == [7, 9, 20, 33, 49]
     assert moved[[7, 9, 20, 33, 49]].min() > 1e-3
+
+
+def padded_as(encoded, model):
+    return dataclasses.replace(encoded, pad_id=model.config.pad_token_id)
+
+
+def test_outputs_of_no_family_change(make_model, few_tokens):
+    model = make_model()
+    encoded = padded_as(few_tokens, model)
+    indices = [4, 0, 17, 9]  # of unequal length: some are padded
+    with torch.no_grad(), SignalReader(model, frozenset({0})) as reader:
+        expected = reader(collate(encoded, indices))
+        with compact_vocabulary(model, encoded) as compact:
+            cut = reader(collate(compact, indices))
+            assert len(table(model)) < 8
+    assert torch.equal(cut.logits_BC, expected.logits_BC)
+    assert torch.equal(cut.hidden_BTD[0], expected.hidden_BTD[0])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 8])
+@pytest.mark.parametrize("occurs", [False, True])
+def test_positions_counted_over_padding_stay(tiny_config, few_tokens, make_set, padding, occurs):
+    """The padding keeps its number in RoBERTa, and no token takes it, whatever the data use."""
+    config = tiny_config("roberta", pad_token_id=padding, max_position_embeddings=40)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    words = (7, 9, 20, 33, 49, *([padding] if occurs else []))
+    encoded = dataclasses.replace(make_set(40, tokens=words), pad_id=padding)
+    everything = collate(encoded, range(40))
+    with torch.no_grad(), compact_vocabulary(model, encoded) as compact:
+        assert compact.pad_id == padding
+        np.testing.assert_array_equal(compact.input_ids == padding, encoded.input_ids == padding)
+        cut = model(
+            input_ids=collate(compact, range(40)).input_ids,
+            attention_mask=everything.attention_mask,
+        )
+    with torch.no_grad():
+        expected = model(input_ids=everything.input_ids, attention_mask=everything.attention_mask)
+    assert torch.equal(cut.logits, expected.logits)
+
+
+def test_every_family_trains_to_the_same_weights_as_on_the_full_table(
+    make_model, few_tokens, accelerator, monkeypatch
+):
+    cut, full = make_model(dropout=0.1), make_model(dropout=0.1)
+    encoded = padded_as(few_tokens, cut)
+    start = table(cut).detach().clone()
+    train(cut, encoded, [LabelTerm()], SETTINGS, accelerator=accelerator)
+    monkeypatch.setattr(loop, "compact_vocabulary", lambda _, encoded: nullcontext(encoded))
+    train(full, encoded, [LabelTerm()], SETTINGS, accelerator=accelerator)
+    for name, weight in full.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
+    moved = (table(cut) - start).abs().amax(dim=1)
+    assert moved.nonzero().flatten().tolist() == [7, 9, 20, 33, 49]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -1,9 +1,14 @@
-"""BERT models of a few thousand weights, all of them random, and a small set of examples."""
+"""Models of a few thousand weights, all of them random, and a small set of examples."""
 
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+)
 
 from stillhouse.data.encoding import EncodedSet
 
@@ -20,17 +25,41 @@ def build_bert(*, seed=0, labels=3, **shape):
         **shape,
     }
     config = BertConfig(id2label={i: f"label {i}" for i in range(labels)}, **sizes)
+    return randomise(BertForSequenceClassification(config), seed)
+
+
+def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
-    model = BertForSequenceClassification(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.5, generator=generator)
-    return model
+    return model.eval()
 
 
 @pytest.fixture(scope="session")
 def make_bert():
     return build_bert
+
+
+@pytest.fixture(scope="session")
+def make_model(tiny_config):
+    """Makes a classifier of any family, its weights as random as those of `make_bert`."""
+
+    def make(family, *, seed=0, **sizes):
+        config = tiny_config(family, **sizes)
+        return randomise(AutoModelForSequenceClassification.from_config(config), seed)
+
+    return make
+
+
+@pytest.fixture
+def family_tokens(tiny_config, family):
+    """Two rows of token numbers, the second padded with the family's own number."""
+    rows = torch.randint(3, 50, (2, 11), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(rows)
+    mask[1, 7:] = 0
+    padding = tiny_config(family).pad_token_id
+    return {"input_ids": torch.where(mask == 1, rows, padding), "attention_mask": mask}
 
 
 @pytest.fixture(scope="session")

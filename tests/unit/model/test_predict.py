@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,19 @@ def test_logits_equal_those_of_each_example_alone(make_bert, ragged_set, one_by_
     logits = predict(make_bert().train(), ragged_set, batch_size=batch_size)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, one_by_one, atol=1e-5)
+
+
+def test_padding_does_not_change_the_outputs(make_model, family, ragged_set):
+    model = make_model(family)
+    ids = ragged_set.input_ids
+    # No token is the padding; RoBERTa's kind would give it no position.
+    encoded = dataclasses.replace(
+        ragged_set, input_ids=np.where(ids < 3, 3, ids), pad_id=model.config.pad_token_id
+    )
+    together = predict(model, encoded, batch_size=30)
+    alone = predict(model, encoded, batch_size=1)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.abs(together - together[::-1]).max() > 0.01
 
 
 def test_bfloat16_is_near(make_bert, ragged_set, one_by_one):

@@ -64,6 +64,111 @@ def test_a_slice_of_full_shape_is_the_teacher(make_bert, tokens):
         assert not torch.allclose(fresh(**tokens).logits, teacher(**tokens).logits)
 
 
+def test_a_slice_of_full_shape_is_the_teacher_in_every_family(make_model, family, family_tokens):
+    teacher = make_model(family, seed=1)
+    student = make_model(family, seed=9)
+    with torch.no_grad():
+        expected = teacher(**family_tokens).logits
+        assert not torch.allclose(student(**family_tokens).logits, expected)
+        copy_slices(student, teacher, (0, 1))
+        assert torch.equal(student(**family_tokens).logits, expected)
+
+
+def encoder(model):
+    """The parts before, in and behind the layers by hand; `None` where a family has no such."""
+    match model.config.model_type:
+        case "bert":
+            return model.bert.embeddings, model.bert.encoder.layer, model.bert.pooler.dense
+        case "distilbert":
+            inner = model.distilbert
+            return inner.embeddings, inner.transformer.layer, model.pre_classifier
+        case "electra":
+            return model.electra.embeddings, model.electra.encoder.layer, model.classifier.dense
+        case _:
+            return model.roberta.embeddings, model.roberta.encoder.layer, model.classifier.dense
+
+
+def test_a_narrow_student_is_cut_by_hand(make_model, family):
+    """Two of four heads of 4, of 16 dimensions the first 8, of 32 inner neurons the first 20."""
+    teacher = make_model(family, seed=1, num_hidden_layers=3)
+    student = make_model(
+        family,
+        seed=9,
+        num_hidden_layers=1,
+        hidden_size=8,
+        num_attention_heads=2,
+        intermediate_size=20,
+    )
+    copy_slices(student, teacher, (2,))
+    (ours, [layer], head), (theirs, layers, their_head) = encoder(student), encoder(teacher)
+    width = 12 if family == "factored electra" else 8  # factored embeddings stay whole
+    for name, weight in ours.named_parameters():
+        source = theirs.get_parameter(name)
+        assert torch.equal(weight, source[..., :width]), name
+    if family == "factored electra":
+        projection = teacher.electra.embeddings_project
+        assert torch.equal(student.electra.embeddings_project.weight, projection.weight[:8])
+        assert torch.equal(student.electra.embeddings_project.bias, projection.bias[:8])
+    assert {weight.shape for weight in layer.parameters()} == {
+        (8, 8),
+        (8,),
+        (20, 8),
+        (20,),
+        (8, 20),
+    }
+    for name, weight in layer.named_parameters():
+        corner = tuple(slice(size) for size in weight.shape)
+        assert torch.equal(weight, layers[2].get_parameter(name)[corner]), name
+    assert torch.equal(head.weight, their_head.weight[:8, :8])
+    assert torch.equal(head.bias, their_head.bias[:8])
+    outputs = getattr(student.classifier, "out_proj", student.classifier)
+    their_outputs = getattr(teacher.classifier, "out_proj", teacher.classifier)
+    assert torch.equal(outputs.weight, their_outputs.weight[:, :8])
+    assert torch.equal(outputs.bias, their_outputs.bias)
+
+
+def test_only_queries_and_keys_are_rescaled_where_heads_shrink(make_model, family):
+    teacher = make_model(family, seed=1)
+    student = make_model(family, seed=9, num_attention_heads=8)
+    copy_slices(student, teacher, (0, 1))
+    kept = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]
+    (_, [ours, _], _), (_, [theirs, _], _) = encoder(student), encoder(teacher)
+    if family == "distilbert":
+        names = ["attention.q_lin", "attention.k_lin", "attention.v_lin"]
+    else:
+        names = ["attention.self.query", "attention.self.key", "attention.self.value"]
+    for name, scale in zip(names, (2**0.25, 2**0.25, 1.0), strict=True):
+        mine, source = ours.get_submodule(name), theirs.get_submodule(name)
+        torch.testing.assert_close(mine.weight, scale * source.weight[kept])
+        torch.testing.assert_close(mine.bias, scale * source.bias[kept])
+
+
+@pytest.mark.parametrize(("teacher_width", "kept"), [(64, 32), (32, 32), (16, 16)])
+def test_a_student_as_wide_as_its_embeddings_folds_the_projection(make_model, teacher_width, kept):
+    """The first layer reads nearly what the teacher's does: in direction, and in length on average.
+
+    Without folding the two have nothing in common.
+    """
+    family = "electra" if teacher_width == 32 else "factored electra"
+    sizes = {"embedding_size": 32, "num_attention_heads": 4}
+    teacher = make_model(family, seed=1, hidden_size=teacher_width, **sizes)
+    student = make_model(family, seed=9, hidden_size=32, **sizes)
+    fresh = copy.deepcopy(student)
+    copy_slices(student, teacher, (0, 1))
+    ids = torch.randint(1, 50, (8, 20), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = teacher.electra.embeddings(ids)
+        if teacher_width != 32:
+            wanted = teacher.electra.embeddings_project(wanted)
+        got = student.electra.embeddings(ids)[..., :kept]
+        before = fresh.electra.embeddings(ids)[..., :kept]
+    alike = torch.cosine_similarity(got, wanted[..., :kept], dim=-1)
+    assert alike.mean() > 0.95
+    assert torch.cosine_similarity(before, wanted[..., :kept], dim=-1).abs().mean() < 0.3
+    length, expected = (states.norm(dim=-1).mean().item() for states in (got, wanted[..., :kept]))
+    assert length == pytest.approx(expected, rel=0.1)
+
+
 def test_fewer_layers_are_the_teacher_without_the_others(make_bert, tokens):
     teacher = make_bert(seed=1, num_hidden_layers=5)
     student, _ = cut(make_bert, teacher, layers=(1, 4, 4))

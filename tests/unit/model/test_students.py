@@ -1,8 +1,9 @@
 import pytest
 import torch
-from transformers import AutoConfig
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from stillhouse.model.anatomy import encoder_parameters
+from stillhouse.model.anatomy import architecture_of, encoder_layers, encoder_parameters, ends_of
 from stillhouse.model.students import (
     build_student,
     initialise_student,
@@ -44,6 +45,32 @@ def test_a_student_shares_all_but_its_shape_with_the_teacher(make_bert):
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.25, 0.25)
 
 
+def test_a_student_is_of_its_teachers_family(make_model, family):
+    teacher = make_model(family, labels=5, vocab_size=37, dropout=0.1)
+    architecture = shape(3, 24, 6, 40, "relu")
+    config = student_config(architecture, teacher.config)
+    student = build_student(config, seed=0)
+    assert type(student) is type(teacher)
+    assert type(config) is type(teacher.config)
+    assert architecture_of(config) == architecture
+    assert ends_of(config) == ends_of(teacher.config)
+    assert config.pad_token_id == teacher.config.pad_token_id
+    assert config.id2label == {i: f"label {i}" for i in range(5)}
+
+
+@pytest.mark.parametrize(("width", "expected"), [(8, 12), (12, 12), (24, 12)])
+def test_factored_embeddings_keep_their_width(make_model, width, expected):
+    teacher = make_model("factored electra")
+    config = student_config(shape(hidden_size=width), teacher.config)
+    assert config.embedding_size == expected
+    student = build_student(config, seed=0)
+    assert student.electra.embeddings.word_embeddings.weight.shape == (50, expected)
+    assert hasattr(student.electra, "embeddings_project") is (width != expected)
+    # Where the teacher has no projection, nor has its student, however wide.
+    plain = student_config(shape(hidden_size=width), make_model("electra").config)
+    assert plain.embedding_size == width
+
+
 def test_equal_seeds_give_equal_weights_and_leave_the_global_state(make_bert):
     config = student_config(shape(), make_bert().config)
     torch.manual_seed(11)
@@ -62,24 +89,14 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_state(make_bert):
         (shape(2, 32, 4, 128), 7, 33),
     ],
 )
-def test_built_models_have_the_counted_parameters(make_bert, architecture, labels, vocabulary):
-    teacher = make_bert(labels=labels, vocab_size=vocabulary).config
+def test_built_models_have_the_counted_parameters(
+    tiny_config, family, architecture, labels, vocabulary
+):
+    teacher = tiny_config(family, labels=labels, vocab_size=vocabulary)
     student = build_student(student_config(architecture, teacher), seed=0)
-    count = count_parameters(
-        architecture,
-        vocab_size=vocabulary,
-        positions=teacher.max_position_embeddings,
-        type_vocabulary=teacher.type_vocab_size,
-        labels=labels,
-    )
-
-    def total(*parts):
-        return sum(weight.numel() for part in parts for weight in part.parameters())
-
-    assert total(student.bert.embeddings) == count.embeddings
-    assert total(student.bert.encoder) == encoder_parameters(student) == count.encoder
-    assert total(student.bert.pooler, student.classifier) == count.head
-    assert total(student) == count.total
+    count = count_parameters(architecture, ends_of(teacher))
+    assert encoder_parameters(student) == count.encoder
+    assert sum(weight.numel() for weight in student.parameters()) == count.total
 
 
 def test_from_scratch_keeps_the_fresh_weights(make_bert):
@@ -100,12 +117,24 @@ def test_slices_come_from_spread_layers(make_bert):
         assert equal_weights(layer, teacher.bert.encoder.layer[source])
 
 
-def test_dropout_of_a_loaded_model_is_set_everywhere(make_bert, tokens, tmp_path):
-    model = make_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3).train()
+def test_a_saved_student_loads_without_stillhouse(make_model, family, family_tokens, tmp_path):
+    teacher = make_model(family, num_hidden_layers=3)
+    student = build_student(student_config(shape(2, 8, 2, 20), teacher.config), seed=0)
+    initialise_student(student, teacher, "slices")
+    student.eval().save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert type(loaded) is type(teacher)
+    with torch.no_grad():
+        assert torch.equal(loaded(**family_tokens).logits, student(**family_tokens).logits)
+
+
+def test_dropout_of_a_loaded_model_is_set_everywhere(make_model, family, family_tokens, tmp_path):
+    model = make_model(family, dropout=0.3).train()
 
     def is_deterministic():
         with torch.no_grad():
-            return torch.equal(model(**tokens).logits, model(**tokens).logits)
+            first, second = (model(**family_tokens).logits for _ in range(2))
+            return torch.equal(first, second)
 
     assert not is_deterministic()
     set_dropout(model, 0.0)
@@ -113,5 +142,13 @@ def test_dropout_of_a_loaded_model_is_set_everywhere(make_bert, tokens, tmp_path
     set_dropout(model, 0.5)
     assert not is_deterministic()
     model.save_pretrained(tmp_path)
-    saved = AutoConfig.from_pretrained(tmp_path)
-    assert (saved.hidden_dropout_prob, saved.attention_probs_dropout_prob) == (0.5, 0.5)
+    again = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(tmp_path))
+    dropouts = [module.p for module in again.modules() if isinstance(module, nn.Dropout)]
+    assert set(dropouts) == {0.5}
+    assert len(dropouts) > 2 * len(encoder_layers(again))
+
+
+def test_a_dropout_of_the_head_alone_is_set_too(make_bert):
+    model = make_bert(classifier_dropout=0.4)
+    set_dropout(model, 0.2)
+    assert model.dropout.p == model.config.classifier_dropout == 0.2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.teachers import (
@@ -56,6 +56,39 @@ def test_a_bare_encoder_gets_a_fresh_head(saved, tmp_path):
         assert torch.equal(model.bert.pooler.dense.weight, original.bert.pooler.dense.weight)
 
 
+def test_heads_of_every_family_are_told_from_fresh_ones(
+    make_model, family, family_tokens, tmp_path
+):
+    original = make_model(family)
+    original.save_pretrained(tmp_path / "whole")
+    original.base_model.save_pretrained(tmp_path / "bare")
+    whole, has_head = load_model(str(tmp_path / "whole"), labels=3)
+    assert has_head
+    assert hash_weights(whole) == hash_weights(original)
+    with torch.no_grad():
+        assert torch.equal(whole(**family_tokens).logits, original(**family_tokens).logits)
+    resized, has_head = load_model(str(tmp_path / "whole"), labels=5)
+    assert not has_head
+    assert resized(**family_tokens).logits.shape == (2, 5)
+    for labels in (None, 3):
+        bare, has_head = load_model(str(tmp_path / "bare"), labels=labels)
+        assert not has_head
+        kept, sources = bare.base_model.state_dict(), original.base_model.state_dict()
+        assert all(torch.equal(weight, sources[name]) for name, weight in kept.items())
+
+
+def test_a_head_without_its_first_projection_is_fresh(make_model, family, tmp_path):
+    original = make_model(family)
+    names = {"bert": "bert.pooler", "distilbert": "pre_classifier"}
+    first = names.get(family, "classifier.dense")
+    weights = {
+        name: weight for name, weight in original.state_dict().items() if not name.startswith(first)
+    }
+    assert len(weights) == len(original.state_dict()) - 2
+    original.save_pretrained(tmp_path, state_dict=weights)
+    assert not load_model(str(tmp_path), labels=3)[1]
+
+
 def test_a_fresh_head_does_not_hang_on_the_global_state(saved):
     folder, _ = saved
     heads = []
@@ -94,9 +127,16 @@ def test_damaged_weights_are_a_teacher_error(saved):
 
 
 def test_another_family_is_refused(tmp_path):
-    config = DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
-    DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(TeacherError, match="'distilbert' is not supported"):
+    config = AlbertConfig(
+        vocab_size=20,
+        embedding_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    AlbertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(TeacherError, match="'albert' is not supported"):
         load_model(str(tmp_path))
 
 
@@ -119,14 +159,16 @@ def test_the_fresh_teacher_is_small_and_seeded(tokenizer):
 
 def test_labels_are_written_into_the_configuration(make_bert):
     model = make_bert()
-    name_labels(model, ["no", "perhaps", "yes"])
+    name_labels(model, ["no", "perhaps", "yes"], kind="classes")
     assert model.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
     assert model.config.label2id == {"no": 0, "perhaps": 1, "yes": 2}
     assert model.config.problem_type == "single_label_classification"
     score = make_bert(labels=1)
-    name_labels(score, [])
+    name_labels(score, [], kind="scores")
     assert (score.config.id2label, score.config.label2id) == ({0: "score"}, {"score": 0})
     assert score.config.problem_type == "regression"
+    name_labels(model, ["no", "perhaps", "yes"], kind="multi_label")
+    assert model.config.problem_type == "multi_label_classification"
 
 
 @pytest.mark.parametrize(
@@ -175,12 +217,12 @@ def test_agreement_gives_a_permutation_as_good_as_any(classes, seed, count):
     assert agreement(order) == max(map(agreement, itertools.permutations(range(classes))))
 
 
-def test_reordered_outputs_are_the_old_ones_in_the_order(make_bert, tokens):
-    model = make_bert(labels=4)
+def test_reordered_outputs_are_the_old_ones_in_the_order(make_model, family, family_tokens):
+    model = make_model(family, labels=4)
     with torch.no_grad():
-        before = model(**tokens).logits
+        before = model(**family_tokens).logits
         reorder_outputs(model, (2, 0, 3, 1))
-        after = model(**tokens).logits
+        after = model(**family_tokens).logits
     assert torch.equal(after, before[:, [2, 0, 3, 1]])
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.space.constraints import EncoderBelow, HeadsAtMost, TotalBelow
+from stillhouse.space.counts import Ends
 
 BASE = BertArchitecture(layers=12, hidden_size=768, heads=12, ffn_size=3072)
 
@@ -15,9 +16,8 @@ def test_encoder_below(parameters, allowed):
 
 @pytest.mark.parametrize(("parameters", "allowed"), [(109_483_778, False), (109_483_779, True)])
 def test_total_below(parameters, allowed):
-    rule = TotalBelow(
-        parameters=parameters, vocab_size=30522, positions=512, type_vocabulary=2, labels=2
-    )
+    ends = Ends(vocab_size=30522, positions=512, token_types=2, labels=2)
+    rule = TotalBelow(parameters=parameters, ends=ends)
     assert rule.allows(BASE) is allowed
     assert rule.description.startswith("fewer than 109,483,77")
 
