@@ -1,6 +1,6 @@
 """Batches of examples of like length, padded.
 
-Shapes: B examples of a batch, T tokens.
+Shapes: B examples of a batch, T tokens, C classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Batch:
         input_ids: `[B, T]` token numbers.
         attention_mask: `[B, T]` 1 for tokens, 0 for padding.
         token_type_ids: `[B, T]` text (0 or 1) that each token belongs to.
-        labels: `[B]` int64 classes or float32 numbers; `None` without labels.
+        labels: `[B]` int64 classes, `[B, C]` float32 with 1 at the classes of an example, or
+            `[B]` float32 numbers; `None` without labels.
     """
 
     indices: Tensor

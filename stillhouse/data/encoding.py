@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillhouse.data.examples import label_array
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
+
+    from stillhouse.data.examples import LabelArray
 
 TEXTS_AT_ONCE = 8_192
 NO_CLASS = -100
@@ -31,7 +34,7 @@ class EncodedSet:
         input_ids: Token numbers of all examples, int32.
         token_type_ids: Text (0 or 1) that each token belongs to, int8.
         offsets: `[N + 1]` int64; example i holds the tokens `offsets[i]:offsets[i + 1]`.
-        labels: `[N]` int64 classes or float32 numbers; `None` without labels.
+        labels: Classes, sets of classes or numbers, see `LabelArray`; `None` without labels.
         pad_id: Token number to pad with.
         longest: Tokens of the longest example.
     """
@@ -39,7 +42,7 @@ class EncodedSet:
     input_ids: NDArray[np.int32]
     token_type_ids: NDArray[np.int8]
     offsets: NDArray[np.int64]
-    labels: NDArray[np.int64] | NDArray[np.float32] | None = None
+    labels: LabelArray | None = None
     pad_id: int = 0
     longest: int = field(init=False)
 
@@ -121,7 +124,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
         input_ids=_joined([ids for ids, _, _ in parts], np.int32),
         token_type_ids=_joined([types for _, types, _ in parts], np.int8),
         offsets=_to_offsets(lengths),
-        labels=_labels(plain),
+        labels=label_array(plain) if "label" in plain.column_names else None,
         pad_id=tokenizer.pad_token_id or 0,
     )
 
@@ -129,8 +132,8 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: 
 def concatenate(sets: Sequence[EncodedSet]) -> EncodedSet:
     """Joins sets, one after the other.
 
-    Examples of a set without labels get -100 (classes) or NaN (numbers) where another set has
-    labels.
+    Examples of a set without labels get -100 (classes) or NaN (numbers, and every class of a
+    multi-label task) where another set has labels.
 
     Args:
         sets: At least one set.
@@ -140,20 +143,20 @@ def concatenate(sets: Sequence[EncodedSet]) -> EncodedSet:
     """
     if not sets:
         raise DataError("there is no encoded set to join; give at least one")
-    kinds = {part.labels.dtype for part in sets if part.labels is not None}
+    kinds = {(part.labels.shape[1:], part.labels.dtype) for part in sets if part.labels is not None}
     if len(kinds) > 1 or len({part.pad_id for part in sets}) > 1:
         raise DataError(
-            "encoded sets with classes and with numbers, or of different tokenisers, cannot be "
-            "joined; encode them alike"
+            "encoded sets with unlike labels, or of different tokenisers, cannot be joined; encode "
+            "them alike"
         )
-    dtype = kinds.pop() if kinds else None
+    kind = kinds.pop() if kinds else None
     return EncodedSet(
         input_ids=np.concatenate([part.input_ids for part in sets]),
         token_type_ids=np.concatenate([part.token_type_ids for part in sets]),
         offsets=_to_offsets(np.concatenate([part.lengths for part in sets])),
         labels=None
-        if dtype is None
-        else np.concatenate([_labels_or_filler(part, dtype) for part in sets]),
+        if kind is None
+        else np.concatenate([_labels_or_filler(part, *kind) for part in sets]),
         pad_id=sets[0].pad_id,
     )
 
@@ -180,17 +183,13 @@ def _encode_texts(
     return ids, np.fromiter(types, dtype=np.int8, count=tokens), lengths
 
 
-def _labels(dataset: Dataset) -> NDArray[np.int64] | NDArray[np.float32] | None:
-    if "label" not in dataset.column_names:
-        return None
-    labels = np.asarray(dataset[:]["label"])
-    return labels.astype(np.float32) if labels.dtype.kind == "f" else labels.astype(np.int64)
-
-
-def _labels_or_filler(part: EncodedSet, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _labels_or_filler(
+    part: EncodedSet, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
     if part.labels is not None:
         return part.labels
-    return np.full(len(part), np.nan if dtype.kind == "f" else NO_CLASS, dtype=dtype)
+    filler = np.nan if dtype.kind == "f" else NO_CLASS
+    return np.full((len(part), *shape), filler, dtype=dtype)
 
 
 def _to_offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,16 +1,27 @@
-"""Texts with encoded labels, and what every source of a task hands over."""
+"""Texts with encoded labels, and what every source of a task hands over.
+
+Shapes: N examples, C classes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, TypeAlias
 
-from datasets import ClassLabel, Dataset, Features, Value
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from stillhouse.data.metric_names import MetricName
+
+LabelArray: TypeAlias = "NDArray[np.int64] | NDArray[np.float32]"
+"""`[N]` int64 classes; `[N, C]` float32, 1 at the classes of an example of a multi-label task, else
+0; or `[N]` float32 numbers. Examples without labels have -100 or NaN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +31,13 @@ class Examples:
     Attributes:
         text_a: N texts.
         text_b: The N second texts of pairs.
-        labels: N class numbers, or N real numbers for regression.
+        labels: N class numbers, N tuples of class numbers for a multi-label task, or N real
+            numbers for regression.
     """
 
     text_a: Sequence[str]
     text_b: Sequence[str] | None = None
-    labels: Sequence[int] | Sequence[float] | None = None
+    labels: Sequence[int] | Sequence[tuple[int, ...]] | Sequence[float] | None = None
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -44,9 +56,7 @@ class Examples:
             features["text_b"] = Value("string")
         if self.labels is not None:
             columns["label"] = list(self.labels)
-            features["label"] = (
-                ClassLabel(names=list(label_names)) if label_names else Value("float64")
-            )
+            features["label"] = _label_feature(self.labels, label_names)
         return Dataset.from_dict(columns, features=Features(features))
 
 
@@ -69,9 +79,37 @@ class Source:
     text_columns: tuple[str, ...]
 
 
+def is_multi_label(dataset: Dataset) -> bool:
+    """Tells whether an example's label is a list of classes."""
+    return isinstance(dataset.features.get("label"), List)
+
+
+def label_array(dataset: Dataset) -> LabelArray:
+    """Gives the labels of a dataset that `Examples.to_dataset` made."""
+    labels = dataset.with_format(None)[:]["label"]
+    if is_multi_label(dataset):
+        classes: int = dataset.features["label"].feature.num_classes
+        present_NC = np.zeros((len(labels), classes), dtype=np.float32)
+        rows = np.repeat(np.arange(len(labels)), [len(numbers) for numbers in labels])
+        present_NC[rows, np.fromiter(chain.from_iterable(labels), dtype=np.int64)] = 1
+        return present_NC
+    array_N = np.asarray(labels)
+    return array_N.astype(np.float32) if array_N.dtype.kind == "f" else array_N.astype(np.int64)
+
+
 def text_keys(dataset: Dataset) -> list[tuple[str, ...]]:
     """Gives each example's texts with their white space normalised, to find duplicates by."""
     columns: list[Iterable[str]] = [
         dataset[:][name] for name in ("text_a", "text_b") if name in dataset.column_names
     ]
     return [tuple(" ".join(text.split()) for text in texts) for texts in zip(*columns, strict=True)]
+
+
+def _label_feature(
+    labels: Sequence[int] | Sequence[tuple[int, ...]] | Sequence[float],
+    label_names: tuple[str, ...],
+) -> ClassLabel | List | Value:
+    if not label_names:
+        return Value("float64")
+    classes = ClassLabel(names=list(label_names))
+    return List(classes) if any(isinstance(label, tuple) for label in labels) else classes

@@ -17,7 +17,7 @@ from datasets import ClassLabel
 
 from stillhouse.data.examples import Examples, Source
 from stillhouse.data.labels import encode_classes, encode_numbers
-from stillhouse.data.table import read_lines
+from stillhouse.data.table_files import read_lines
 from stillhouse.errors import DataError, SettingsError
 
 if TYPE_CHECKING:

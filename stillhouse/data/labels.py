@@ -56,9 +56,16 @@ def are_numbers(labels: Sequence[RawLabel], metric: str | None) -> bool:
     return fractional or distinct > MOST_NUMBERED_CLASSES
 
 
+def class_name(label: RawLabel) -> str:
+    """Names the class of a label; 1, 1.0 and "1" are one class."""
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label).strip()
+
+
 def class_names(labels: Sequence[RawLabel]) -> tuple[str, ...]:
     """Gives the sorted names of the classes; whole numbers sort by value."""
-    names = {str(label).strip() for label in labels}
+    names = {class_name(label) for label in labels}
     if all(_is_whole(name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
@@ -78,13 +85,13 @@ def encode_classes(
         DataError: If a label is not among the names.
     """
     numbers = {name: number for number, name in enumerate(names)}
-    unseen = sorted({str(label).strip() for label in labels} - numbers.keys())
+    unseen = sorted({class_name(label) for label in labels} - numbers.keys())
     if unseen:
         raise DataError(
             f"{where}: {len(unseen)} label(s) never occur in the training set: "
-            f"{_abbreviated(unseen)}; known are {_abbreviated(names)}. Correct or remove these rows"
+            f"{abbreviated(unseen)}; known are {abbreviated(names)}. Correct or remove these rows"
         )
-    return tuple(numbers[str(label).strip()] for label in labels)
+    return tuple(numbers[class_name(label)] for label in labels)
 
 
 def encode_numbers(labels: Sequence[RawLabel], *, where: str) -> tuple[float, ...]:
@@ -111,7 +118,7 @@ def check_present(labels: Sequence[RawLabel], *, where: str) -> None:
     Raises:
         DataError: If a label is missing, empty or not a number (NaN).
     """
-    missing = [row for row, label in enumerate(labels, start=1) if _is_missing(label)]
+    missing = [row for row, label in enumerate(labels, start=1) if is_missing(label)]
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {len(labels)} examples have no label, first example "
@@ -137,11 +144,12 @@ def check_classes(numbers: Sequence[int], names: tuple[str, ...], *, where: str)
             "%s: %d class(es) have only one example, which cannot be learnt and judged: %s",
             where,
             len(single),
-            _abbreviated(single),
+            abbreviated(single),
         )
 
 
-def _is_missing(label: RawLabel) -> bool:
+def is_missing(label: RawLabel) -> bool:
+    """Tells whether a label is absent, empty or not a number (NaN)."""
     if isinstance(label, str):
         return label.strip().lower() in ("", "nan")
     return label is None or (isinstance(label, float) and math.isnan(label))
@@ -163,6 +171,7 @@ def _number(label: RawLabel) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _abbreviated(names: Sequence[str], most: int = 10) -> str:
+def abbreviated(names: Sequence[str], most: int = 10) -> str:
+    """Lists names for a message, the first ten of many."""
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

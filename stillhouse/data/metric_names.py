@@ -10,11 +10,31 @@ from typing import Literal, TypeAlias, get_args
 from stillhouse.errors import SettingsError
 
 ClassificationMetric: TypeAlias = Literal["accuracy", "f1", "f1_macro", "mcc"]
+MultiLabelMetric: TypeAlias = Literal["f1_micro", "f1_macro", "subset_accuracy"]
 RegressionMetric: TypeAlias = Literal["pearson", "spearman"]
-MetricName: TypeAlias = ClassificationMetric | RegressionMetric
+MetricName: TypeAlias = ClassificationMetric | MultiLabelMetric | RegressionMetric
+
+TaskKind: TypeAlias = Literal["classes", "multi_label", "scores"]
+"""What a label is: one class, any number of classes, or a real number (regression)."""
 
 CLASSIFICATION_METRICS: tuple[ClassificationMetric, ...] = get_args(ClassificationMetric)
+MULTI_LABEL_METRICS: tuple[MultiLabelMetric, ...] = get_args(MultiLabelMetric)
 REGRESSION_METRICS: tuple[RegressionMetric, ...] = get_args(RegressionMetric)
+METRICS: tuple[MetricName, ...] = tuple(
+    dict.fromkeys((*CLASSIFICATION_METRICS, *MULTI_LABEL_METRICS, *REGRESSION_METRICS))
+)
+USUAL_METRICS: dict[TaskKind, tuple[MetricName, ...]] = {
+    "classes": ("accuracy", "f1_macro"),
+    "multi_label": ("f1_micro", "f1_macro", "subset_accuracy"),
+    "scores": ("pearson", "spearman"),
+}
+"""Metrics of a task that has none of its own, primary first."""
+
+_ALLOWED: dict[TaskKind, tuple[str, tuple[MetricName, ...]]] = {
+    "classes": ("classification", CLASSIFICATION_METRICS),
+    "multi_label": ("multi-label", MULTI_LABEL_METRICS),
+    "scores": ("regression", REGRESSION_METRICS),
+}
 
 
 def metric_name(text: str) -> MetricName:
@@ -23,22 +43,22 @@ def metric_name(text: str) -> MetricName:
     Raises:
         SettingsError: If there is no such metric.
     """
-    for known in (*CLASSIFICATION_METRICS, *REGRESSION_METRICS):
+    for known in METRICS:
         if text == known:
             return known
-    names = ", ".join((*CLASSIFICATION_METRICS, *REGRESSION_METRICS))
-    raise SettingsError(f"there is no metric {text!r}; choose one of {names}")
+    raise SettingsError(f"there is no metric {text!r}; choose one of {', '.join(METRICS)}")
 
 
 def order_metrics(
-    defaults: tuple[MetricName, ...], chosen: str | None, *, classes: int
+    defaults: tuple[MetricName, ...], chosen: str | None, *, kind: TaskKind, classes: int
 ) -> tuple[MetricName, ...]:
     """Puts the chosen metric before a task's usual ones.
 
     Args:
         defaults: The task's usual metrics, primary first.
         chosen: The metric that shall come first; `None` keeps the usual order.
-        classes: Number of classes; 0 for regression.
+        kind: What the task's labels are.
+        classes: Number of classes.
 
     Returns:
         The metrics without repetition, primary first.
@@ -49,11 +69,14 @@ def order_metrics(
     if chosen is None:
         return defaults
     metric = metric_name(chosen)
-    allowed: tuple[MetricName, ...] = CLASSIFICATION_METRICS if classes else REGRESSION_METRICS
+    called, allowed = _ALLOWED[kind]
     if metric not in allowed:
-        kind = "classification" if classes else "regression"
+        hint = ""
+        if kind == "classes" and metric in MULTI_LABEL_METRICS:
+            hint = "; labels of a multi-label task are lists, in a .jsonl or .parquet file"
         raise SettingsError(
-            f"metric {metric!r} does not fit a {kind} task; choose one of {', '.join(allowed)}"
+            f"metric {metric!r} does not fit a {called} task; choose one of "
+            f"{', '.join(allowed)}{hint}"
         )
     if metric == "f1" and classes != 2:  # noqa: PLR2004
         raise SettingsError(

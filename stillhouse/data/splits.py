@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stillhouse.data.examples import text_keys
+from stillhouse.data.examples import label_array, text_keys
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
+    from stillhouse.data.examples import LabelArray
     from stillhouse.data.task import Task
 
 HELD_OUT_FRACTION = 0.1
@@ -67,7 +68,7 @@ def hold_out(
     Args:
         dataset: Examples with a `label` column.
         count: Examples to hold out; fewer where classes have but one example.
-        stratified: Whether to keep the classes' proportions.
+        stratified: Whether to keep the proportions of classes, or of sets of classes.
         seed: Decides which examples are held out.
 
     Returns:
@@ -76,8 +77,9 @@ def hold_out(
     Raises:
         DataError: If either part would be empty.
     """
-    labels = np.asarray(dataset[:]["label"]) if stratified else np.zeros(len(dataset), np.int64)
-    held = stratified_choice(labels, count=count, generator=np.random.default_rng(seed))
+    labels = label_array(dataset) if stratified else np.zeros(len(dataset), np.int64)
+    choose = label_set_choice if labels.ndim > 1 else stratified_choice
+    held = choose(labels, count=count, generator=np.random.default_rng(seed))
     keys = text_keys(dataset)
     held_keys = {keys[index] for index in held}
     kept = [index for index, key in enumerate(keys) if key not in held_keys]
@@ -90,7 +92,7 @@ def hold_out(
 
 
 def stratified_choice(
-    labels: NDArray[np.int64], *, count: int, generator: np.random.Generator
+    labels: LabelArray, *, count: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Chooses about `count` positions so that classes keep their proportions.
 
@@ -113,3 +115,30 @@ def stratified_choice(
     shuffled = generator.permutation(len(labels))
     chosen = [shuffled[class_of[shuffled] == index][:seat] for index, seat in enumerate(seats)]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def label_set_choice(
+    labels: LabelArray, *, count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Chooses about `count` positions of a multi-label task.
+
+    Sets of classes that are due at least one seat keep their proportions; all rarer sets count as
+    one together, and chance decides among their examples. Every class keeps at least one example
+    unchosen.
+
+    Args:
+        labels: `[N, C]` 1 at the classes of an example, else 0.
+        count: Positions to choose.
+        generator: Source of randomness.
+
+    Returns:
+        The chosen positions, ascending.
+    """
+    shuffled = generator.permutation(len(labels))
+    has_NC = labels[shuffled] == 1
+    kept = shuffled[has_NC.argmax(axis=0)[has_NC.any(axis=0)]]
+    free = np.setdiff1d(np.arange(len(labels)), kept)
+    _, set_of, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    rare = count * sizes < len(labels)
+    stratum = np.where(rare[set_of], -1, set_of)[free]
+    return free[stratified_choice(stratum, count=count, generator=generator)]

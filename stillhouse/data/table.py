@@ -1,21 +1,18 @@
-"""Tasks from the user's own tables: CSV and TSV files, or datasets already loaded.
-
-A `.csv` file has commas between its fields and quotes around those that need them; in a `.tsv`
-file tabs part the fields and quotes are ordinary characters, as in GLUE. Both begin with a header
-and are UTF-8.
-"""
+"""Tasks from tables: the user's own files (`table_files.py`), or datasets already loaded."""
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from datasets import ClassLabel
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from stillhouse.data.examples import Examples, Source
+from stillhouse.data.label_sets import (
+    are_label_sets,
+    check_label_sets,
+    encode_label_sets,
+    label_set_names,
+)
 from stillhouse.data.labels import (
     are_numbers,
     check_present,
@@ -23,63 +20,44 @@ from stillhouse.data.labels import (
     encode_classes,
     encode_numbers,
 )
+from stillhouse.data.metric_names import USUAL_METRICS
 from stillhouse.data.splits import hold_out, usual_count
+from stillhouse.data.table_files import (
+    TABLE_KINDS,
+    TABLE_SUFFIXES,
+    class_feature,
+    named_columns,
+    read_lines,
+    read_table,
+)
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from datasets import Dataset
 
     from stillhouse.data.labels import RawLabel
+    from stillhouse.data.metric_names import TaskKind
 
-TABLE_SUFFIXES = (".csv", ".tsv")
 DEFAULT_TEXT = ("text",)
 DEFAULT_LABEL = "label"
 DEV_SEED = 0
 
 _logger = logging.getLogger(__name__)
 
-
-def read_lines(path: Path) -> list[str]:
-    """Reads a UTF-8 file's lines; only line feeds, with or without carriage return, end a line.
-
-    Raises:
-        DataError: If the file is missing or not UTF-8.
-    """
-    return [line.removesuffix("\r") for line in _read_text(path).removesuffix("\n").split("\n")]
+EncodedLabels: TypeAlias = "Sequence[int] | Sequence[tuple[int, ...]] | Sequence[float]"
+"""As in `Examples`."""
 
 
-def read_table(path: Path) -> dict[str, list[str]]:
-    """Reads a CSV or TSV file with a header.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The texts of one set, its label column as it was read, and where that stands."""
 
-    Args:
-        path: File whose name ends in `.csv` or `.tsv`.
-
-    Returns:
-        The columns by name, every field as text.
-
-    Raises:
-        DataError: If the file is missing, empty, not UTF-8, or a row has too few or many fields.
-    """
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _tsv_rows(path)
-    if not rows:
-        raise DataError(f"{path} is empty; it needs a header line and examples")
-    (_, header), body = rows[0], rows[1:]
-    names = [name.strip() for name in header]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path} has several columns named {repeated[0]!r}; rename all but one")
-    if not body:
-        raise DataError(f"{path} is empty below its header; it needs examples")
-    for line, row in body:
-        if len(row) != len(names):
-            raise DataError(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(names)}; "
-                "put quotes around texts with commas or line breaks, and use .csv for quoted files"
-            )
-    columns = zip(*(row for _, row in body), strict=True)
-    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+    texts: Examples
+    labels: Sequence[object]
+    where: str
 
 
 def load_table(
@@ -99,49 +77,57 @@ def load_table(
     """
     text = tuple(text) or DEFAULT_TEXT
     label = label or DEFAULT_LABEL
-    train, train_labels = pick_columns(read_table(path), text=text, label=label, where=str(path))
-    parts = [(train, train_labels, str(path))]
-    if dev is not None:
-        columns = read_table(dev)
-        parts.append((*pick_columns(columns, text=text, label=label, where=str(dev)), str(dev)))
+    parts = []
+    for file in (path, dev):
+        if file is not None:
+            columns = read_table(file, (*text, label))
+            parts.append(_part(columns, text=text, label=label, where=str(file)))
     return _to_source(parts, names=None, text=text, metric=metric)
 
 
 def load_columns(
-    train: Dataset, dev: Dataset | None, *, text: Sequence[str], label: str, metric: str | None
+    train: Dataset,
+    dev: Dataset | None,
+    *,
+    text: Sequence[str],
+    label: str | None,
+    metric: str | None,
+    names: tuple[str, str] = ("train", "dev"),
 ) -> Source:
     """Makes a task's source from datasets.
 
     Args:
         train: Training examples.
         dev: Dev examples; without them 10 % of the training examples are held out.
-        text: One or two columns of texts.
-        label: Column of labels; a `ClassLabel` column keeps its names and their order.
+        text: One or two columns of texts; none means `text`.
+        label: Column of labels; none means `label`. Classes of a `ClassLabel` column, or of lists
+            of it, keep their names and their order.
         metric: The user's metric; decides between classes and numbers where it is given.
+        names: What messages call the two sets.
 
     Raises:
         DataError: If a column or a label is missing or unusable.
     """
+    text = tuple(text) or DEFAULT_TEXT
+    label = label or DEFAULT_LABEL
     parts = []
-    for where, dataset in (("train", train), ("dev", dev)):
+    for where, dataset in zip(names, (train, dev), strict=True):
         if dataset is None:
             continue
         if len(dataset) == 0:
             raise DataError(f"{where} is empty; it needs examples")
-        columns = _named_columns(dataset, text=text, label=label)
-        parts.append((*pick_columns(columns, text=text, label=label, where=where), where))
-    feature = train.features[label]
-    names = (
-        tuple(name.strip() for name in feature.names) if isinstance(feature, ClassLabel) else None
-    )
-    return _to_source(parts, names=names, text=tuple(text), metric=metric)
+        columns = named_columns(dataset, (*text, label))
+        parts.append(_part(columns, text=text, label=label, where=where))
+    classes = class_feature(train.features[label])
+    given = None if classes is None else tuple(name.strip() for name in classes.names)
+    return _to_source(parts, names=given, text=text, metric=metric)
 
 
 def load_unlabelled(path: Path, *, text: Sequence[str], pairs: bool) -> Dataset:
     """Loads texts without labels from a table, or from a text file with one text a line.
 
     Args:
-        path: A `.csv` or `.tsv` file with the text columns, or a text file.
+        path: A table file with the text columns, or a text file.
         text: The one or two text columns of a table.
         pairs: Whether the task's examples are pairs of texts.
 
@@ -149,12 +135,11 @@ def load_unlabelled(path: Path, *, text: Sequence[str], pairs: bool) -> Dataset:
         DataError: If the file is missing or empty, lacks a column, or holds no pairs.
     """
     if path.suffix.lower() in TABLE_SUFFIXES:
-        examples, _ = pick_columns(read_table(path), text=text, label=None, where=str(path))
-        return examples.to_dataset(())
+        return _texts(read_table(path, text), text=text, where=str(path)).to_dataset(())
     if pairs:
         raise DataError(
             f"{path}: the task's examples are pairs of texts, which a text file cannot hold; give "
-            f"a .csv file with the columns {', '.join(text)}"
+            f"a {TABLE_KINDS} file with the columns {', '.join(text)}"
         )
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
@@ -162,80 +147,105 @@ def load_unlabelled(path: Path, *, text: Sequence[str], pairs: bool) -> Dataset:
     return Examples(text_a=lines).to_dataset(())
 
 
-def pick_columns(
-    columns: Mapping[str, Sequence[object]], *, text: Sequence[str], label: str | None, where: str
-) -> tuple[Examples, list[RawLabel]]:
-    """Picks the columns of texts and labels, and checks that both are there.
-
-    Args:
-        columns: Every column by name.
-        text: One or two columns of texts.
-        label: Column of labels; `None` where there are none.
-        where: What the columns belong to, for messages.
-
-    Returns:
-        The texts, and the raw labels (empty without a label column).
+def _part(
+    columns: Mapping[str, Sequence[object]], *, text: Sequence[str], label: str, where: str
+) -> _Part:
+    """Picks the columns of texts and labels.
 
     Raises:
-        DataError: If a column is missing, a text is not text, or a label is missing.
+        DataError: If a column is missing, or a text is not text.
     """
-    for name in (*text, *([] if label is None else [label])):
+    _check_columns(columns, (*text, label), where)
+    return _Part(
+        texts=_texts(columns, text=text, where=where),
+        labels=columns[label],
+        where=f"{where}, column {label!r}",
+    )
+
+
+def _texts(columns: Mapping[str, Sequence[object]], *, text: Sequence[str], where: str) -> Examples:
+    _check_columns(columns, text, where)
+    texts = [_checked_texts(columns[name], where=f"{where}, column {name!r}") for name in text]
+    return Examples(text_a=texts[0], text_b=texts[1] if len(texts) > 1 else None)
+
+
+def _check_columns(
+    columns: Mapping[str, Sequence[object]], needed: Sequence[str], where: str
+) -> None:
+    for name in needed:
         if name not in columns:
             raise DataError(
                 f"{where} has no column {name!r}; its columns are "
                 f"{', '.join(repr(present) for present in columns)}"
             )
-    texts = [_checked_texts(columns[name], where=f"{where}, column {name!r}") for name in text]
-    labels: list[RawLabel] = [] if label is None else list(_scalars(columns[label], where))
-    check_present(labels, where=where)
-    return Examples(text_a=texts[0], text_b=texts[1] if len(texts) > 1 else None), labels
 
 
 def _to_source(
-    parts: Sequence[tuple[Examples, list[RawLabel], str]],
+    parts: Sequence[_Part],
     *,
     names: tuple[str, ...] | None,
     text: tuple[str, ...],
     metric: str | None,
 ) -> Source:
-    train_labels = parts[0][1]
-    numbers = names is None and are_numbers(train_labels, metric)
-    label_names = () if numbers else names or class_names(train_labels)
-    datasets = []
-    for examples, raw, where in parts:
-        labels = (
-            encode_numbers(raw, where=where)
-            if numbers
-            else encode_classes(raw, label_names, where=where)
-        )
-        whole = Examples(text_a=examples.text_a, text_b=examples.text_b, labels=labels)
-        datasets.append(whole.to_dataset(label_names))
+    if are_label_sets(parts[0].labels):
+        kind: TaskKind = "multi_label"
+        label_names, encoded = _encode_sets(parts, names)
+    else:
+        label_names, encoded = _encode_single(parts, names, metric)
+        kind = "classes" if label_names else "scores"
+    datasets = [
+        replace(part.texts, labels=labels).to_dataset(label_names)
+        for part, labels in zip(parts, encoded, strict=True)
+    ]
     if len(datasets) == 1:
         count = usual_count(len(datasets[0]))
-        datasets = list(hold_out(datasets[0], count=count, stratified=not numbers, seed=DEV_SEED))
+        datasets = list(
+            hold_out(datasets[0], count=count, stratified=kind != "scores", seed=DEV_SEED)
+        )
     return Source(
         label_names=label_names,
-        metrics=("pearson", "spearman") if numbers else ("accuracy", "f1_macro"),
+        metrics=USUAL_METRICS[kind],
         train=datasets[0],
         dev=datasets[1],
         text_columns=text,
     )
 
 
-def _named_columns(
-    dataset: Dataset, *, text: Sequence[str], label: str
-) -> Mapping[str, Sequence[object]]:
-    """Reads a dataset's columns with class numbers replaced by their names."""
-    wanted = [name for name in dataset.column_names if name in (*text, label)]
-    columns: dict[str, Sequence[object]] = {name: [] for name in dataset.column_names}
-    columns.update(dataset.with_format(None).select_columns(wanted)[:])
-    feature = dataset.features.get(label)
-    if isinstance(feature, ClassLabel):
-        names = dict(enumerate(feature.names))
-        columns[label] = [
-            names.get(number) if isinstance(number, int) else None for number in columns[label]
+def _encode_sets(
+    parts: Sequence[_Part], names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], list[EncodedLabels]]:
+    raw = [check_label_sets(part.labels, where=part.where) for part in parts]
+    names = names or label_set_names(raw[0])
+    if not names:
+        raise DataError(f"{parts[0].where}: every list is empty; a task needs examples of classes")
+    return names, [
+        encode_label_sets(labels, names, where=part.where)
+        for part, labels in zip(parts, raw, strict=True)
+    ]
+
+
+def _encode_single(
+    parts: Sequence[_Part], names: tuple[str, ...] | None, metric: str | None
+) -> tuple[tuple[str, ...], list[EncodedLabels]]:
+    """Encodes labels of one class or number an example; without names they are numbers."""
+    raw = [_present_scalars(part) for part in parts]
+    if names is None and are_numbers(raw[0], metric):
+        numbers = [
+            encode_numbers(labels, where=part.where)
+            for part, labels in zip(parts, raw, strict=True)
         ]
-    return columns
+        return (), [*numbers]
+    names = names or class_names(raw[0])
+    return names, [
+        encode_classes(labels, names, where=part.where)
+        for part, labels in zip(parts, raw, strict=True)
+    ]
+
+
+def _present_scalars(part: _Part) -> list[RawLabel]:
+    labels = list(_scalars(part.labels, part.where))
+    check_present(labels, where=part.where)
+    return labels
 
 
 def _checked_texts(values: Sequence[object], *, where: str) -> list[str]:
@@ -261,33 +271,3 @@ def _scalars(values: Sequence[object], where: str) -> Iterable[RawLabel]:
                 "a column with one label an example"
             )
         yield value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        # newline="" keeps carriage returns inside texts from being read as line ends.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return stream.read()
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        return [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: {error}; in a .csv file a quote inside a quoted "
-            "text is doubled"
-        ) from error
-
-
-def _tsv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    return [
-        (number, line.split("\t"))
-        for number, line in enumerate(read_lines(path), start=1)
-        if line.strip()
-    ]

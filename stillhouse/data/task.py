@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
 from stillhouse.data.embedded import load_embedded
+from stillhouse.data.examples import is_multi_label
 from stillhouse.data.glue import GLUE_TASKS, load_glue
+from stillhouse.data.hub import HUB_PREFIX, check_hub_name, load_hub
+from stillhouse.data.label_sets import check_label_set_classes
 from stillhouse.data.labels import check_classes
-from stillhouse.data.metric_names import metric_name, order_metrics
-from stillhouse.data.table import TABLE_SUFFIXES, load_columns, load_table, load_unlabelled
+from stillhouse.data.metric_names import TaskKind, metric_name, order_metrics
+from stillhouse.data.table import load_columns, load_table, load_unlabelled
+from stillhouse.data.table_files import TABLE_KINDS, TABLE_SUFFIXES
 from stillhouse.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,10 +40,14 @@ class TaskSettings:
     """What the user says about the task.
 
     Attributes:
-        name: `embedded`, `glue/<task>`, the path of a `.csv` or `.tsv` file, or `in-memory`.
-        text: One or two text columns of a table; none means `text`.
-        label: Label column of a table; none means `label`.
-        dev: Path of a table's dev set; none holds 10 % of the table out.
+        name: `embedded`, `glue/<task>`, the path of a `.csv`, `.tsv`, `.jsonl` or `.parquet`
+            file, `hf:NAME`, `hf:OWNER/NAME` or `hf:./FOLDER` (each perhaps with `:CONFIG`) for a
+            dataset of the hub or of a folder, or `in-memory`.
+        text: One or two text columns of a table or dataset; none means `text`.
+        label: Label column of a table or dataset; none means `label`. A column of lists makes a
+            multi-label task.
+        dev: Path of a table's dev set; none holds 10 % of the table out. Of a dataset the split;
+            none takes `validation`, else `test`, else holds 10 % of `train` out.
         metric: Metric to put first.
         unlabelled: Path of more texts without labels: one a line, or a table.
         max_length: Most tokens of an example.
@@ -63,20 +71,7 @@ class TaskSettings:
         Raises:
             SettingsError: If a value is impossible or does not go with the kind of task.
         """
-        known = ("embedded", IN_MEMORY, *_glue_names())
-        if not self.is_table and self.name not in known:
-            raise SettingsError(
-                f"there is no task {self.name!r}; name a .csv or .tsv file, or one of embedded, "
-                f"{', '.join(_glue_names())}"
-            )
-        if not self.is_table and (self.text or self.label or self.dev):
-            raise SettingsError(
-                f"task {self.name!r} brings its own columns and dev set; remove text, label and dev"
-            )
-        if self.directory is not None and self.name not in _glue_names():
-            raise SettingsError(f"directory is for GLUE tasks, but the task is {self.name!r}")
-        if self.dev is not None and not self.dev.lower().endswith(TABLE_SUFFIXES):
-            raise SettingsError(f"dev is a .csv or .tsv file, but is {self.dev!r}")
+        self._check_source()
         _check_text_columns(self.text)
         if self.metric is not None:
             metric_name(self.metric)
@@ -86,16 +81,40 @@ class TaskSettings:
             raise SettingsError(f"max_train is at least 1, but is {self.max_train}")
 
     @property
+    def is_hub(self) -> bool:
+        """Whether the task is a dataset of the hub, or of a folder like one."""
+        return self.name.startswith(HUB_PREFIX)
+
+    @property
     def is_table(self) -> bool:
         """Whether the task is read from the user's own table."""
-        return self.name.lower().endswith(TABLE_SUFFIXES)
+        return not self.is_hub and self.name.lower().endswith(TABLE_SUFFIXES)
+
+    def _check_source(self) -> None:
+        if self.is_hub:
+            check_hub_name(self.name)
+        elif self.is_table:
+            if self.dev is not None and not self.dev.lower().endswith(TABLE_SUFFIXES):
+                raise SettingsError(f"dev is a {TABLE_KINDS} file, but is {self.dev!r}")
+        elif self.name not in ("embedded", IN_MEMORY, *_glue_names()):
+            raise SettingsError(
+                f"there is no task {self.name!r}; name a {TABLE_KINDS} file, a dataset of the "
+                f"Hugging Face hub as hf:OWNER/NAME, or one of embedded, {', '.join(_glue_names())}"
+            )
+        elif self.text or self.label or self.dev:
+            raise SettingsError(
+                f"task {self.name!r} brings its own columns and dev set; remove text, label and dev"
+            )
+        if self.directory is not None and self.name not in _glue_names():
+            raise SettingsError(f"directory is for GLUE tasks, but the task is {self.name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A task on texts or pairs of texts.
 
-    Every set has the columns `text_a`, for pairs `text_b`, and `label` (not in `unlabelled`).
+    Every set has the columns `text_a`, for pairs `text_b`, and `label` (not in `unlabelled`): a
+    class number, a list of them (`List(ClassLabel)`), or a real number.
 
     Attributes:
         name: What reports call the task.
@@ -112,6 +131,18 @@ class Task:
     train: Dataset
     dev: Dataset
     unlabelled: Dataset | None = None
+
+    @property
+    def kind(self) -> TaskKind:
+        """What a label is: one class, any number of classes, or a score."""
+        if not self.label_names:
+            return "scores"
+        return "multi_label" if is_multi_label(self.train) else "classes"
+
+    @property
+    def output_count(self) -> int:
+        """Outputs that a model of the task has: one a class, or one for a score."""
+        return max(1, len(self.label_names))
 
     @property
     def is_regression(self) -> bool:
@@ -198,6 +229,14 @@ def _source(settings: TaskSettings) -> Source:
             label=settings.label,
             metric=settings.metric,
         )
+    if settings.is_hub:
+        return load_hub(
+            settings.name,
+            dev=settings.dev,
+            text=settings.text,
+            label=settings.label,
+            metric=settings.metric,
+        )
     directory = None if settings.directory is None else Path(settings.directory)
     return load_glue(settings.name.removeprefix("glue/"), directory)
 
@@ -214,16 +253,26 @@ def _to_task(
     if max_train is not None and max_train < len(train):
         order = np.random.default_rng(SHUFFLE_SEED).permutation(len(train))
         train = train.select(order[:max_train])
-    if source.label_names:
-        check_classes(train[:]["label"], source.label_names, where=f"training set of {name}")
-    return Task(
+    task = Task(
         name=name,
-        metrics=order_metrics(source.metrics, metric, classes=len(source.label_names)),
+        metrics=source.metrics,
         label_names=source.label_names,
         train=train,
         dev=source.dev,
         unlabelled=unlabelled,
     )
+    where = f"training set of {name}"
+    match task.kind:
+        case "classes":
+            check_classes(train[:]["label"], task.label_names, where=where)
+        case "multi_label":
+            check_label_set_classes(train[:]["label"], task.label_names, where=where)
+        case "scores":
+            pass
+        case _:
+            assert_never(task.kind)
+    ordered = order_metrics(source.metrics, metric, kind=task.kind, classes=len(source.label_names))
+    return replace(task, metrics=ordered)
 
 
 def _glue_names() -> tuple[str, ...]:

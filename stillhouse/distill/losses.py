@@ -39,6 +39,31 @@ def kl_teacher_student(
     return divergence_B.sum() / max(divergence_B.numel(), 1) * temperature**2
 
 
+def binary_kl_teacher_student(
+    student_BC: Tensor, teacher_BC: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Divergence KL(teacher ‖ student) of each class's yes and no, times temperature².
+
+    Args:
+        student_BC: Student logits of independent classes.
+        teacher_BC: Teacher logits.
+        temperature: Divides both logits, > 0; the factor temperature² keeps the gradient's scale.
+
+    Returns:
+        Mean over examples and classes, in nats; 0 where all probabilities agree.
+
+    Source: Yang et al. 2023, "Multi-Label Knowledge Distillation", its multi-label logits
+    distillation. There classes are summed, which would let the loss grow with their number, and
+    there is no temperature.
+    """
+    student_BC = student_BC.float() / temperature
+    teacher_BC = teacher_BC.detach().float() / temperature
+    yes_BC = F.logsigmoid(teacher_BC) - F.logsigmoid(student_BC)
+    no_BC = F.logsigmoid(-teacher_BC) - F.logsigmoid(-student_BC)
+    divergence_BC = torch.sigmoid(teacher_BC) * yes_BC + torch.sigmoid(-teacher_BC) * no_BC
+    return divergence_BC.sum() / max(divergence_BC.numel(), 1) * temperature**2
+
+
 def output_mse(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
     """Mean squared difference of outputs: the logit loss of a regression task."""
     squared_BC = (student_BC.float() - teacher_BC.detach().float()).square()
@@ -66,6 +91,25 @@ def label_cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     summed = F.cross_entropy(
         logits_BC.float(), labels_B, ignore_index=IGNORED_LABEL, reduction="sum"
     )
+    return summed / kept_B.sum().clamp(min=1)
+
+
+def label_binary_cross_entropy(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
+    """Cross-entropy of each class's yes and no, in nats; examples with a NaN label do not count.
+
+    Args:
+        logits_BC: Logits of independent classes.
+        labels_BC: 1 at the classes of an example, else 0.
+
+    Returns:
+        Mean over the kept examples and classes.
+    """
+    kept_B = ~torch.isnan(labels_BC).any(dim=-1)
+    entropy_BC = F.binary_cross_entropy_with_logits(
+        logits_BC.float(), torch.nan_to_num(labels_BC.float()), reduction="none"
+    )
+    # Chosen, not multiplied: logits of examples that do not count may be anything.
+    summed = torch.where(kept_B, entropy_BC.mean(dim=-1), 0.0).sum()
     return summed / kept_B.sum().clamp(min=1)
 
 

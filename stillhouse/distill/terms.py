@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.distill.losses import (
+    binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
+    label_binary_cross_entropy,
     label_cross_entropy,
     label_mse,
     output_mse,
@@ -18,6 +20,7 @@ from stillhouse.distill.losses import (
 
 if TYPE_CHECKING:
     from stillhouse.data.batching import Batch
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.distill.layer_maps import LayerLink
     from stillhouse.distill.signals import Signals
 
@@ -57,10 +60,10 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTerm:
-    """Cross-entropy with gold classes, or squared error to gold scores."""
+    """Cross-entropy with gold classes, alone or class by class, or squared error to gold scores."""
 
     weight: float = 1.0
-    is_regression: bool = False
+    kind: TaskKind = "classes"
     student_layers: frozenset[int] = frozenset()
     teacher_layers: frozenset[int] = frozenset()
     reads_teacher: bool = False
@@ -68,17 +71,27 @@ class LabelTerm:
 
     def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102, ARG002
         assert batch.labels is not None
-        loss = label_mse if self.is_regression else label_cross_entropy
-        return loss(student.logits_BC, batch.labels)
+        match self.kind:
+            case "classes":
+                return label_cross_entropy(student.logits_BC, batch.labels)
+            case "multi_label":
+                return label_binary_cross_entropy(student.logits_BC, batch.labels)
+            case "scores":
+                return label_mse(student.logits_BC, batch.labels)
+            case _:
+                assert_never(self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogitTerm:
-    """The teacher's outputs: KL(teacher ‖ student), or squared difference for a regression."""
+    """The teacher's outputs: KL(teacher ‖ student), whole or class by class, or squared difference.
+
+    The last is for the scores of a regression.
+    """
 
     weight: float = 1.0
     temperature: float = 1.0
-    is_regression: bool = False
+    kind: TaskKind = "classes"
     student_layers: frozenset[int] = frozenset()
     teacher_layers: frozenset[int] = frozenset()
     reads_teacher: bool = True
@@ -86,11 +99,16 @@ class LogitTerm:
 
     def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102, ARG002
         assert teacher is not None
-        if self.is_regression:
-            return output_mse(student.logits_BC, teacher.logits_BC)
-        return kl_teacher_student(
-            student.logits_BC, teacher.logits_BC, temperature=self.temperature
-        )
+        outputs = student.logits_BC, teacher.logits_BC
+        match self.kind:
+            case "classes":
+                return kl_teacher_student(*outputs, temperature=self.temperature)
+            case "multi_label":
+                return binary_kl_teacher_student(*outputs, temperature=self.temperature)
+            case "scores":
+                return output_mse(*outputs)
+            case _:
+                assert_never(self.kind)
 
 
 class HiddenTerm:

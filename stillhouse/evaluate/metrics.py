@@ -1,4 +1,4 @@
-"""Metrics of classification and regression (scikit-learn's and SciPy's), and their intervals.
+"""Metrics of every kind of task (scikit-learn's and SciPy's), and their intervals.
 
 Shapes: N examples, C classes.
 """
@@ -14,7 +14,8 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from stillhouse.data.metric_names import (
-    CLASSIFICATION_METRICS,
+    METRICS,
+    MULTI_LABEL_METRICS,
     REGRESSION_METRICS,
     MetricName,
     metric_name,
@@ -32,7 +33,7 @@ LOWER_QUANTILE, UPPER_QUANTILE = 0.025, 0.975
 
 def metric_names() -> tuple[str, ...]:
     """Gives the name of every metric."""
-    return (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+    return METRICS
 
 
 def score(metrics: Sequence[str], logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -40,9 +41,12 @@ def score(metrics: Sequence[str], logits: ArrayLike, labels: ArrayLike) -> dict[
 
     Args:
         metrics: Names of metrics, see `metric_names`. `f1` is that of class 1 of two; `f1_macro`
-            is the mean over the classes that occur among labels or predictions.
-        logits: `[N, C]` for classes, `[N, 1]` or `[N]` for regression.
-        labels: `[N]` classes from 0, or numbers.
+            is the mean over the classes that occur among labels or predictions, or over all
+            classes of a multi-label task.
+        logits: `[N, C]` for classes, `[N, 1]` or `[N]` for regression. A multi-label task's
+            classes are predicted where their logit is above 0.
+        labels: `[N]` classes from 0, `[N, C]` with 1 at an example's classes and 0 elsewhere for a
+            multi-label task, or `[N]` numbers.
 
     Returns:
         The scores by name, higher better. A correlation (and `mcc`) with a constant is 0.
@@ -55,6 +59,18 @@ def score(metrics: Sequence[str], logits: ArrayLike, labels: ArrayLike) -> dict[
     return {name: _answers(name, logits, labels).score() for name in metrics}
 
 
+def best_constant_f1(labels_NC: ArrayLike) -> float:
+    """Gives the highest `f1_micro` of naming the same classes for every example.
+
+    Args:
+        labels_NC: 1 at the classes of an example, else 0.
+    """
+    present_NC = np.asarray(labels_NC)
+    most_frequent_C = np.sort(present_NC.sum(axis=0))[::-1]
+    named_C = len(present_NC) * np.arange(1, present_NC.shape[1] + 1)
+    return float((2 * most_frequent_C.cumsum() / (named_C + most_frequent_C.sum())).max())
+
+
 def bootstrap(
     metric: str, logits: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1_000
 ) -> tuple[float, float]:
@@ -63,7 +79,7 @@ def bootstrap(
     Args:
         metric: Name of the metric.
         logits: `[N, C]`, or `[N, 1]` for regression.
-        labels: `[N]` classes or numbers.
+        labels: `[N]` classes or numbers, or `[N, C]` 0 or 1.
         seed: Decides the resamples.
         resamples: How many times N examples are drawn with replacement.
 
@@ -92,7 +108,7 @@ def paired_bootstrap(
         metric: Name of the metric.
         logits_a: `[N, C]`, or `[N, 1]` for regression, of the first model.
         logits_b: The same of the second model.
-        labels: `[N]` classes or numbers.
+        labels: `[N]` classes or numbers, or `[N, C]` 0 or 1.
         seed: Decides the resamples.
         resamples: How many times N examples are drawn with replacement.
 
@@ -111,7 +127,7 @@ def paired_bootstrap(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Answers:
-    """Checked predictions beside their labels: `[N]` class numbers, or `[N]` real numbers."""
+    """Checked predictions beside their labels: `[N]` classes or numbers, or `[N, C]` 0 or 1."""
 
     metric: MetricName
     predictions: NDArray[Any]
@@ -126,14 +142,15 @@ class _Answers:
         if chosen is not None:
             predictions, labels = predictions[chosen], labels[chosen]
         match self.metric:
-            case "accuracy":
+            case "accuracy" | "subset_accuracy":
                 return float(sklearn_metrics.accuracy_score(labels, predictions))
             case "f1":
                 return float(sklearn_metrics.f1_score(labels, predictions, zero_division=0.0))
-            case "f1_macro":
+            case "f1_macro" | "f1_micro":
+                average = self.metric.removeprefix("f1_")
                 return float(
                     sklearn_metrics.f1_score(
-                        labels, predictions, average="macro", zero_division=0.0
+                        labels, predictions, average=average, zero_division=0.0
                     )
                 )
             case "mcc" | "pearson" | "spearman":
@@ -168,13 +185,17 @@ def _answers(metric: str, logits: ArrayLike, labels: ArrayLike) -> _Answers:
     name = metric_name(metric)
     logits_NC, labels_N = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     logits_NC = logits_NC[:, None] if logits_NC.ndim == 1 else logits_NC
-    if logits_NC.ndim != 2 or labels_N.shape != logits_NC.shape[:1] or not labels_N.size:  # noqa: PLR2004
+    fits = labels_N.shape in (logits_NC.shape[:1], logits_NC.shape)
+    if logits_NC.ndim != 2 or not fits or not labels_N.size:  # noqa: PLR2004
         raise DataError(
-            f"metrics need logits of shape [N, C] and labels of shape [N], N at least 1, but got "
-            f"{list(logits_NC.shape)} and {list(labels_N.shape)}"
+            "metrics need logits of shape [N, C] and labels of shape [N], or [N, C] for a "
+            f"multi-label task, N at least 1, but got {list(logits_NC.shape)} and "
+            f"{list(labels_N.shape)}"
         )
     if not np.isfinite(logits_NC).all():
         raise TrainingError("logits hold NaN or infinity: training diverged; lower learning rates")
+    if labels_N.ndim > 1:
+        return _label_set_answers(name, logits_NC, labels_N)
     classes = logits_NC.shape[1]
     _check_fit(name, classes)
     if name in REGRESSION_METRICS:
@@ -192,6 +213,26 @@ def _answers(metric: str, logits: ArrayLike, labels: ArrayLike) -> _Answers:
     return _Answers(metric=name, predictions=predictions_N, labels=labels_N.astype(np.int64))
 
 
+def _label_set_answers(
+    metric: MetricName, logits_NC: NDArray[np.float64], labels_NC: NDArray[Any]
+) -> _Answers:
+    if metric not in MULTI_LABEL_METRICS or labels_NC.shape[1] == 1:
+        raise SettingsError(
+            f"metric {metric!r} does not fit labels of shape {list(labels_NC.shape)}; of two or "
+            f"more classes an example choose one of {', '.join(MULTI_LABEL_METRICS)}"
+        )
+    if not np.isin(labels_NC, (0, 1)).all():
+        raise DataError(
+            "labels of a multi-label task are 0 or 1, but hold other numbers or NaN; score "
+            "labelled examples only"
+        )
+    return _Answers(
+        metric=metric,
+        predictions=(logits_NC > 0).astype(np.int64),
+        labels=labels_NC.astype(np.int64),
+    )
+
+
 def _check_fit(metric: MetricName, classes: int) -> None:
     match metric:
         case "pearson" | "spearman":
@@ -200,6 +241,8 @@ def _check_fit(metric: MetricName, classes: int) -> None:
             fits, need = classes == 2, "two classes; choose f1_macro for more"  # noqa: PLR2004
         case "accuracy" | "f1_macro" | "mcc":
             fits, need = classes > 1, "an output for every class"
+        case "f1_micro" | "subset_accuracy":
+            fits, need = False, "labels of shape [N, C] (multi-label)"
         case _:
             assert_never(metric)
     if not fits:

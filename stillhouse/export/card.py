@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse.data.metric_names import TaskKind
 
 CARD = """---
 library_name: transformers
@@ -26,7 +29,7 @@ Latency on {device}: {workload}; {speedup:.2f} times the teacher's speed.
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="path/to/this/folder")
+classify = pipeline("text-classification", model="path/to/this/folder"{every_class})
 classify("a sentence of the task")
 ```
 
@@ -36,13 +39,16 @@ training data apply.
 """
 
 
-def model_card(metrics: Mapping[str, Any], *, teacher: str, task: str) -> str:
+def model_card(
+    metrics: Mapping[str, Any], *, teacher: str, task: str, kind: TaskKind = "classes"
+) -> str:
     """Writes the card of a student from its measures.
 
     Args:
         metrics: Content of the student's `metrics.json`.
         teacher: Name of the teacher.
         task: Name of the task.
+        kind: What the task's labels are; of a multi-label task the example asks for every class.
     """
     return CARD.format(
         **{
@@ -52,5 +58,6 @@ def model_card(metrics: Mapping[str, Any], *, teacher: str, task: str) -> str:
             "initialisation": metrics["initialisation"]["kind"],
             "teacher": teacher,
             "task": task,
+            "every_class": ", top_k=None" if kind == "multi_label" else "",
         }
     )

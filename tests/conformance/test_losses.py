@@ -9,15 +9,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from scipy.stats import entropy
 from sklearn.metrics import log_loss, mean_squared_error
 from torch import Tensor
 
 from stillhouse.distill import losses
 from stillhouse.distill.losses import (
+    binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
+    label_binary_cross_entropy,
     label_cross_entropy,
     label_mse,
     output_mse,
@@ -40,6 +42,11 @@ def draw_classes(generator):
     return student, torch.randint(0, CLASSES, (ITEMS,), generator=generator)
 
 
+def draw_class_sets(generator):
+    student, other = draw_logits(generator)
+    return student, (other > 0).float()
+
+
 def draw_scores(generator):
     scores = torch.randn(2, ITEMS, generator=generator)
     return scores[0][:, None], scores[1]
@@ -47,6 +54,10 @@ def draw_scores(generator):
 
 def cross_entropy_of_kept(student, labels, kept):
     return label_cross_entropy(student, torch.where(kept, labels, -100))
+
+
+def binary_cross_entropy_of_kept(student, labels, kept):
+    return label_binary_cross_entropy(student, torch.where(kept[:, None], labels, torch.nan))
 
 
 def score_error_of_kept(student, scores, kept):
@@ -61,6 +72,16 @@ def scipy_kl(student, teacher, temperature):
     divergence = entropy(
         softmax(teacher / temperature, -1), softmax(student / temperature, -1), axis=-1
     )
+    return divergence.mean() * temperature**2
+
+
+def coins(logits):
+    """Yes and no of every example and class, with their probabilities side by side."""
+    return np.stack([expit(logits), expit(-logits)], axis=-1)
+
+
+def scipy_binary_kl(student, teacher, temperature):
+    divergence = entropy(coins(teacher / temperature), coins(student / temperature), axis=-1)
     return divergence.mean() * temperature**2
 
 
@@ -95,48 +116,71 @@ class Case:
         return tensor.detach().double().reshape(ITEMS, -1).numpy()
 
 
-CASES = [
-    Case(
-        name=f"kl_teacher_student-{temperature:g}",
-        draw=draw_logits,
-        loss=partial(kl_teacher_student, temperature=temperature),
-        reference=partial(scipy_kl, temperature=temperature),
-        masks=False,
-    )
-    for temperature in (0.5, 1.0, 4.0)
-] + [
-    Case(
-        name="output_mse",
-        draw=draw_logits,
-        loss=output_mse,
-        reference=mean_squared_error,
-        masks=False,
-    ),
-    Case(
-        name="hidden_mse",
-        draw=draw_hidden,
-        loss=hidden_of_kept,
-        reference=mean_squared_error,
-        masks=True,
-    ),
-    Case(
-        name="label_cross_entropy",
-        draw=draw_classes,
-        loss=cross_entropy_of_kept,
-        reference=lambda student, labels: log_loss(
-            labels[:, 0].astype(int), softmax(student, -1), labels=range(CLASSES)
+CASES = (
+    [
+        Case(
+            name=f"kl_teacher_student-{temperature:g}",
+            draw=draw_logits,
+            loss=partial(kl_teacher_student, temperature=temperature),
+            reference=partial(scipy_kl, temperature=temperature),
+            masks=False,
+        )
+        for temperature in (0.5, 1.0, 4.0)
+    ]
+    + [
+        Case(
+            name=f"binary_kl_teacher_student-{temperature:g}",
+            draw=draw_logits,
+            loss=partial(binary_kl_teacher_student, temperature=temperature),
+            reference=partial(scipy_binary_kl, temperature=temperature),
+            masks=False,
+        )
+        for temperature in (0.5, 1.0, 4.0)
+    ]
+    + [
+        Case(
+            name="output_mse",
+            draw=draw_logits,
+            loss=output_mse,
+            reference=mean_squared_error,
+            masks=False,
         ),
-        masks=True,
-        is_difference=False,
-    ),
-    Case(
-        name="label_mse",
-        draw=draw_scores,
-        loss=score_error_of_kept,
-        reference=mean_squared_error,
-        masks=True,
-    ),
-]
+        Case(
+            name="hidden_mse",
+            draw=draw_hidden,
+            loss=hidden_of_kept,
+            reference=mean_squared_error,
+            masks=True,
+        ),
+        Case(
+            name="label_cross_entropy",
+            draw=draw_classes,
+            loss=cross_entropy_of_kept,
+            reference=lambda student, labels: log_loss(
+                labels[:, 0].astype(int), softmax(student, -1), labels=range(CLASSES)
+            ),
+            masks=True,
+            is_difference=False,
+        ),
+        Case(
+            name="label_binary_cross_entropy",
+            draw=draw_class_sets,
+            loss=binary_cross_entropy_of_kept,
+            reference=lambda student, labels: log_loss(
+                labels.ravel().astype(int), coins(student)[..., ::-1].reshape(-1, 2)
+            ),
+            masks=True,
+            is_difference=False,
+        ),
+        Case(
+            name="label_mse",
+            draw=draw_scores,
+            loss=score_error_of_kept,
+            reference=mean_squared_error,
+            masks=True,
+        ),
+    ]
+)
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 masked_losses = pytest.mark.parametrize(
@@ -231,7 +275,7 @@ def test_what_is_left_out_does_not_count(case, generator, kept):
 def test_the_gradient_goes_to_the_student_only(case, generator):
     student, target = case.draw(generator)
     student.requires_grad_()
-    if target.is_floating_point() and case.name != "label_mse":
+    if target.is_floating_point() and not case.name.startswith("label_"):
         target.requires_grad_()
     case(student, target).backward()
     assert student.grad.abs().sum() > 0

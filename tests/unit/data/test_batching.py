@@ -116,6 +116,13 @@ def test_a_batch_does_not_share_memory_with_its_set():
     assert batch.labels.dtype == torch.float32
 
 
+def test_sets_of_classes_are_rows_of_a_batch():
+    labels = np.array([[0, 1], [1, 1], [np.nan] * 2], dtype=np.float32)
+    batch = collate(encoded_set([[1], [2], [3]], labels=labels), [1, 0])
+    assert batch.labels.tolist() == [[1, 1], [0, 1]]
+    assert batch.labels.dtype == torch.float32
+
+
 def test_a_batch_moves_with_all_its_tensors():
     batch = collate(encoded_set([[1, 2]], labels=np.array([1])), [0]).to("meta")
     for name in ("indices", "input_ids", "attention_mask", "token_type_ids", "labels"):

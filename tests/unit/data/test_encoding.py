@@ -132,3 +132,39 @@ def test_the_fingerprint_sees_every_array():
     prints = {encoded.fingerprint() for encoded in sets}
     assert len(prints) == len(sets)
     assert ragged(1, 2).fingerprint() in prints
+
+
+@pytest.fixture
+def class_sets():
+    sets = Examples(text_a=["a b", "c", "d"], labels=[(2, 0), (), (1,)])
+    return sets.to_dataset(("x", "y", "z"))
+
+
+def test_sets_of_classes_become_ones_and_zeros(class_sets, tokenizer):
+    encoded = encode(class_sets, tokenizer, max_length=8)
+    assert encoded.labels.dtype == np.float32
+    assert encoded.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert encoded.select([2, 0]).labels.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert encode(class_sets.select([]), tokenizer, max_length=8).labels.shape == (0, 3)
+    only_empty = encode(class_sets.select([1]), tokenizer, max_length=8)
+    assert only_empty.labels.tolist() == [[0, 0, 0]]
+
+
+def test_unlabelled_examples_have_no_class_known(class_sets, tokenizer):
+    encoded = encode(class_sets, tokenizer, max_length=8)
+    joined = concatenate([encoded, ragged(2, 1, pad_id=encoded.pad_id)])
+    assert joined.labels.dtype == np.float32
+    np.testing.assert_array_equal(joined.labels[3:], np.full((2, 3), np.nan))
+    assert joined.labels[:3].tolist() == encoded.labels.tolist()
+    numbers = ragged(1, labels=np.array([0.5], np.float32), pad_id=encoded.pad_id)
+    with pytest.raises(DataError, match="unlike labels"):
+        concatenate([encoded, numbers])
+
+
+def test_the_fingerprint_sees_sets_of_classes():
+    labels = [
+        np.array([[0, 1], [1, 0]], np.float32),
+        np.array([[0, 1], [1, 1]], np.float32),
+        np.array([0, 1], np.float32),
+    ]
+    assert len({ragged(1, 2, labels=each).fingerprint() for each in labels}) == 3

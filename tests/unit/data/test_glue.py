@@ -150,3 +150,83 @@ def test_an_unreachable_hub_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match=r"qnli, train.*\(offline\).*STILLHOUSE_DATA/glue"):
         load_glue("qnli", None)
+
+
+MNLI_START = (
+    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+    "sentence1_parse\tsentence2_parse\tsentence1\tsentence2"
+)
+ORIGINAL = {
+    "qnli": {
+        "QNLI/train.tsv": "index\tquestion\tsentence\tlabel\n"
+        "0\tWho \"said\" so?\tShe did.\tentailment\n1\tWhy?\tNo one knows.\tnot_entailment\n",
+        "QNLI/dev.tsv": "index\tquestion\tsentence\tlabel\n0\tWhen?\tNow.\tnot_entailment\n",
+    },
+    "qqp": {
+        "QQP/train.tsv": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+        + "1\t2\t3\tHow?\tIn what way?\t1\n" * 150
+        + "4\t5\t6\tA question with a\n line break?\tAnother?\t0\n"
+        + "7\t8\t9\tWho?\tWhere?\t0\n" * 150,
+        "QQP/dev.tsv": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+        "1\t2\t3\tQ\tR\t0\n",
+    },
+    "mnli": {
+        "MNLI/train.tsv": f"{MNLI_START}\tlabel1\tgold_label\n"
+        + "0\t1\t1n\tfiction\t( a )\t( b )\t(ROOT a)\t(ROOT b)\tp\th\tneutral\tneutral\n"
+        + "1\t2\t2e\tfiction\t( a )\t( b )\t(ROOT a)\t(ROOT b)\tq\ti\tneutral\tentailment\n",
+        "MNLI/dev_matched.tsv": MNLI_START
+        + "\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
+        + "0\t1\t1c\tslate\t(\t(\t(\t(\tr\tj"
+        + "\tneutral" * 2 + "\tcontradiction" * 4 + "\n",
+        "MNLI/dev_mismatched.tsv": "not read",
+    },
+    "mrpc": {
+        "MRPC/train.tsv": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+        "1\t10\t11\tHe said \" no .\tNo , he said .\n0\t12\t13\tOne .\tTwo .\n",
+        "MRPC/dev.tsv": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+        "0\t10\t11\tThree .\tFour .\n",
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def original(tmp_path):
+    """Writes files in the layout of the original release and loads the task."""
+
+    def load(name):
+        for path, text in ORIGINAL[name].items():
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text(text, encoding="utf-8")
+        return load_task(TaskSettings(name=f"glue/{name}", directory=str(tmp_path)))
+
+    return load
+
+
+def test_qnli_has_questions_and_sentences(original):
+    task = original("qnli")
+    assert task.train[:] == {
+        "text_a": ['Who "said" so?', "Why?"],
+        "text_b": ["She did.", "No one knows."],
+        "label": [0, 1],
+    }
+    assert task.dev[:]["label"] == [1]
+
+
+def test_rows_of_qqp_that_a_line_break_parts_are_left_out(original, caplog):
+    task = original("qqp")
+    assert "left 2 broken rows out" in caplog.text
+    assert (len(task.train), sum(task.train[:]["label"])) == (300, 150)
+    assert task.train[0] == {"text_a": "How?", "text_b": "In what way?", "label": 1}
+    assert task.label_names == ("not_duplicate", "duplicate")
+
+
+def test_mnli_is_the_gold_label_on_the_matched_dev_set(original):
+    task = original("mnli")
+    assert task.train[:] == {"text_a": ["p", "q"], "text_b": ["h", "i"], "label": [1, 0]}
+    assert task.dev[:] == {"text_a": ["r"], "text_b": ["j"], "label": [2]}
+
+
+def test_mrpc_begins_with_a_byte_order_mark(original):
+    task = original("mrpc")
+    assert task.train[0] == {"text_a": 'He said " no .', "text_b": "No , he said .", "label": 1}
+    assert task.dev[:]["label"] == [0]

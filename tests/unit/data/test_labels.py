@@ -49,6 +49,11 @@ def test_whole_numbers_sort_by_value_and_words_by_letter():
     assert class_names(["pos", "neg", "10", " neg "]) == ("10", "neg", "pos")
 
 
+def test_a_number_is_one_class_however_it_is_typed():
+    assert class_names([1, 1.0, "1", " 1 ", 2.5, True]) == ("1", "2.5", "True")
+    assert encode_classes([1.0, "1", 0], ("0", "1"), where="train") == (1, 1, 0)
+
+
 def test_classes_are_numbered_by_name():
     assert encode_classes(["b", "a ", "b"], ("a", "b"), where="train") == (1, 0, 1)
 

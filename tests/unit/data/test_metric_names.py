@@ -5,27 +5,32 @@ from stillhouse.errors import SettingsError
 
 
 def test_without_a_choice_the_usual_order_stays():
-    assert order_metrics(("accuracy", "f1"), None, classes=2) == ("accuracy", "f1")
+    assert order_metrics(("accuracy", "f1"), None, kind="classes", classes=2) == ("accuracy", "f1")
 
 
 def test_the_chosen_metric_comes_first_and_only_once():
-    assert order_metrics(("accuracy", "f1"), "f1", classes=2) == ("f1", "accuracy")
-    assert order_metrics(("accuracy",), "mcc", classes=3) == ("mcc", "accuracy")
+    assert order_metrics(("accuracy", "f1"), "f1", kind="classes", classes=2) == ("f1", "accuracy")
+    assert order_metrics(("accuracy",), "mcc", kind="classes", classes=3) == ("mcc", "accuracy")
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():
-    with pytest.raises(SettingsError, match=r"'bleu'.*accuracy, f1, f1_macro, mcc, pearson"):
+    with pytest.raises(
+        SettingsError,
+        match=r"'bleu'.*accuracy, f1, f1_macro, mcc, f1_micro, subset_accuracy, pearson",
+    ):
         metric_name("bleu")
 
 
 @pytest.mark.parametrize(
-    ("metric", "classes", "message"),
+    ("metric", "kind", "classes", "message"),
     [
-        ("pearson", 2, "classification task; choose one of accuracy"),
-        ("accuracy", 0, "regression task; choose one of pearson, spearman"),
-        ("f1", 3, "needs two classes, but the task has 3"),
+        ("pearson", "classes", 2, "classification task; choose one of accuracy"),
+        ("accuracy", "scores", 0, "regression task; choose one of pearson, spearman"),
+        ("f1", "classes", 3, "needs two classes, but the task has 3"),
+        ("f1_micro", "classes", 3, "of a multi-label task are lists"),
+        ("f1", "multi_label", 2, "choose one of f1_micro, f1_macro, subset_accuracy$"),
     ],
 )
-def test_a_metric_that_does_not_fit_is_refused(metric, classes, message):
+def test_a_metric_that_does_not_fit_is_refused(metric, kind, classes, message):
     with pytest.raises(SettingsError, match=message):
-        order_metrics((), metric, classes=classes)
+        order_metrics((), metric, kind=kind, classes=classes)

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.data.examples import Examples
-from stillhouse.data.splits import hold_out, split_task, stratified_choice, usual_count
+from stillhouse.data.splits import (
+    hold_out,
+    label_set_choice,
+    split_task,
+    stratified_choice,
+    usual_count,
+)
 from stillhouse.data.task import Task
 from stillhouse.errors import DataError
 
@@ -81,3 +87,35 @@ def test_every_class_keeps_an_example(labels, count, seed):
     for label, size in Counter(labels.tolist()).items():
         share = count * size / len(labels)
         assert abs((labels[chosen] == label).sum() - min(share, size - 1)) <= 1
+
+
+def test_frequent_sets_of_classes_keep_their_proportions():
+    labels = [(0,)] * 500 + [(0, 1)] * 300 + [()] * 190 + [(2,), (1, 2)] * 5
+    task = make_task([f"text {i}" for i in range(1000)], labels, names=("a", "b", "c"))
+    assert task.kind == "multi_label"
+    splits = split_task(task, seed=1)
+    counts = Counter(tuple(label) for label in splits.validation["label"])
+    assert (counts[0,], counts[0, 1], counts[()]) == (50, 30, 19)
+    # Of the two rare sets, due half an example each, one example in all.
+    assert counts.total() == 100
+    assert split_task(task, seed=1).validation[:] == splits.validation[:]
+    assert split_task(task, seed=2).validation[:] != splits.validation[:]
+
+
+@given(
+    labels=st.lists(st.frozensets(st.integers(0, 3)), min_size=1, max_size=80),
+    count=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_every_class_of_a_set_keeps_an_example(labels, count, seed):
+    matrix = np.array([[float(c in each) for c in range(4)] for each in labels], np.float32)
+    chosen = label_set_choice(matrix, count=count, generator=np.random.default_rng(seed))
+    assert len(set(chosen.tolist())) == len(chosen) <= count
+    assert chosen.tolist() == sorted(chosen.tolist())
+    rest = np.delete(matrix, chosen, axis=0)
+    assert (rest.any(axis=0) == matrix.any(axis=0)).all()
+
+
+def test_nothing_to_hold_out_of_single_sets_is_an_error():
+    with pytest.raises(DataError, match="at least two different examples"):
+        split_task(make_task(["one", "two"], [(0,), (1,)]), seed=0)

@@ -1,47 +1,15 @@
-import pytest
+import json
 
-from stillhouse.data.table import load_table, load_unlabelled, read_table
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from stillhouse.data.table import load_table, load_unlabelled
 from stillhouse.data.task import TaskSettings, load_task
 from stillhouse.errors import DataError, SettingsError
 
 
 def rows(count, label=lambda number: number % 2, text="text"):
     return f"{text},label\n" + "".join(f"row {i},{label(i)}\n" for i in range(count))
-
-
-def test_csv_quotes_commas_and_line_breaks(write):
-    path = write("t.csv", '\ufefftext,label\r\n"a, ""b""\nc",1\r\n\r\n plain\u2028,0\r\n')
-    assert read_table(path) == {"text": ['a, "b"\nc', " plain\u2028"], "label": ["1", "0"]}
-
-
-def test_tsv_takes_quotes_as_they_are(write):
-    path = write("t.tsv", 'text\tlabel\n"half a quote\t1\nNA\t0\n')
-    assert read_table(path) == {"text": ['"half a quote', "NA"], "label": ["1", "0"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("t.csv", "", "is empty"),
-        ("t.csv", "text,label\n", "empty below its header"),
-        ("t.csv", "text,label\na,1\nb,c,0\n", r"line 3: 3 fields where the header has 2"),
-        ("t.csv", 'text,label\n"a" b,1\n', "line 2.*doubled"),
-        ("t.csv", 'text,label\n"open,1\nb,0\n', "unexpected end of data"),
-        ("t.csv", "text,text\na,1\n", "several columns named 'text'"),
-        ("t.tsv", "text\tlabel\na\n", "line 2: 1 fields"),
-    ],
-)
-def test_broken_tables_are_refused(write, name, content, message):
-    with pytest.raises(DataError, match=message):
-        read_table(write(name, content))
-
-
-def test_missing_and_undecodable_files_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv.*No such file"):
-        read_table(tmp_path / "none.csv")
-    (tmp_path / "latin.csv").write_bytes("text,label\ncafé,1\n".encode("latin-1"))
-    with pytest.raises(DataError, match="save it as UTF-8"):
-        read_table(tmp_path / "latin.csv")
 
 
 def test_a_table_becomes_a_task_with_a_stratified_dev_set(write):
@@ -133,3 +101,132 @@ def test_empty_texts_are_warned_of(write, caplog):
     path = write("t.csv", rows(30) + ",1\n")
     load_task(TaskSettings(name=str(path)))
     assert "1 of 31 texts are empty" in caplog.text
+
+
+def json_lines(*rows):
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def test_json_lines_keep_their_types(write):
+    numbers = [{"text": f"row {i}", "label": i + 0.5} for i in range(20)]
+    assert load_task(TaskSettings(name=str(write("t.jsonl", json_lines(*numbers))))).is_regression
+    texts = [{"text": f"row {i}", "label": str(i % 2)} for i in range(20)]
+    assert load_task(TaskSettings(name=str(write("t.jsonl", json_lines(*texts))))).label_names == (
+        "0",
+        "1",
+    )
+    answers = [{"text": f"row {i}", "label": i % 3 == 0} for i in range(20)]
+    task = load_task(TaskSettings(name=str(write("t.jsonl", json_lines(*answers)))))
+    assert task.label_names == ("False", "True")
+
+
+def test_one_number_is_one_class_however_it_is_written(write):
+    train = write("t.jsonl", json_lines(*({"text": f"row {i}", "label": i % 2} for i in range(9))))
+    dev = json_lines(*({"text": f"dev {n}", "label": n} for n in (1, 1.0, "1", " 1", 0.0)))
+    settings = TaskSettings(name=str(train), dev=str(write("dev.jsonl", dev)), metric="accuracy")
+    assert load_task(settings).dev[:]["label"] == [1, 1, 1, 1, 0]
+
+
+def test_a_parquet_file_is_a_task_and_keeps_the_names_of_its_classes(tmp_path):
+    features = Features(
+        text=Value("string"), label=ClassLabel(names=["no", "yes"]), extra=Value("binary")
+    )
+    columns = {"text": [f"row {i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
+    columns["extra"] = [b"\xff"] * 20
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "t.parquet")
+    path = str(tmp_path / "t.parquet")
+    task = load_task(TaskSettings(name=path, dev=path))
+    assert task.label_names == ("no", "yes")
+    assert task.dev[:] == {"text_a": columns["text"], "label": columns["label"]}
+
+
+def test_unlabelled_texts_come_from_typed_files_too(write, tmp_path):
+    lines = json_lines({"a": "1", "b": "2"}, {"a": "3", "b": "4", "c": None})
+    table = load_unlabelled(write("more.jsonl", lines), text=("b", "a"), pairs=True)
+    assert table[:] == {"text_a": ["2", "4"], "text_b": ["1", "3"]}
+    Dataset.from_dict({"a": ["1"]}).to_parquet(tmp_path / "more.parquet")
+    assert load_unlabelled(tmp_path / "more.parquet", text=("a",), pairs=False)[:] == {
+        "text_a": ["1"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", 1), (None, 0)], r"t\.jsonl, column 'text', example 2: None is not a text"),
+        ([("a", 1), (3, 0)], r"column 'text', example 2: 3 is not a text"),
+        ([("a", 1), ("b", None)], r"t\.jsonl, column 'label': 1 of 2.*no label, first example 2"),
+        ([("a", 1), ("b", {"x": 1})], r"column 'label': label \{'x': 1\} of example 2 is neither"),
+        ([("a", ["x"]), ("b", "y")], r"column 'label', example 2: 'y' is no list"),
+        ([("a", "y"), ("b", ["x"])], r"column 'label', example 1: 'y' is no list"),
+        ([("a", ["x"]), ("b", None)], r"column 'label', example 2: None is no list"),
+        ([("a", ["x"]), ("b", ["y", None])], r"example 2: None in its list of labels"),
+        ([("a", ["x"]), ("b", [["y"]])], r"example 2: \['y'\] in its list of labels"),
+        ([("a", ["x"]), ("b", [0.5])], r"example 2: 0\.5 in its list of labels"),
+        ([("a", ["x"]), ("b", [" "])], r"example 2: ' ' in its list of labels"),
+        ([("a", []), ("b", [])], r"column 'label': every list is empty"),
+        ([(f"row {i}", ["x"]) for i in range(20)], r"at least two classes.*only one is 'x'"),
+    ],
+)
+def test_unusable_typed_rows_are_named(write, rows, message):
+    content = json_lines(*({"text": text, "label": label} for text, label in rows))
+    with pytest.raises(DataError, match=message):
+        load_task(TaskSettings(name=str(write("t.jsonl", content))))
+
+
+LABEL_SETS = (["b", "10"], [], ["9", 9, " b "], ["9"])
+
+
+@pytest.fixture
+def label_set_file(write):
+    rows = ({"text": f"row {i}", "label": LABEL_SETS[i % 4]} for i in range(80))
+    return write("t.jsonl", json_lines(*rows))
+
+
+def test_lists_of_labels_make_a_multi_label_task(label_set_file):
+    task = load_task(TaskSettings(name=str(label_set_file)))
+    assert (task.kind, task.is_regression, task.output_count) == ("multi_label", False, 3)
+    assert task.label_names == ("10", "9", "b")
+    assert task.metrics == ("f1_micro", "f1_macro", "subset_accuracy")
+    expected = ([0, 2], [], [1, 2], [1])
+    for example in [*task.train, *task.dev]:
+        assert example["label"] == expected[int(example["text_a"].split()[1]) % 4]
+    assert sorted(task.dev[:]["label"]) == sorted(2 * expected)
+    chosen = load_task(TaskSettings(name=str(label_set_file), metric="f1_macro"))
+    assert chosen.metrics == ("f1_macro", "f1_micro", "subset_accuracy")
+
+
+def test_an_unknown_label_in_a_list_of_the_dev_set_is_named(label_set_file, write):
+    dev = json_lines({"text": "a", "label": []}, {"text": "b", "label": ["b", "c"]})
+    settings = TaskSettings(name=str(label_set_file), dev=str(write("dev.jsonl", dev)))
+    with pytest.raises(DataError, match=r"dev\.jsonl, column 'label', example 2: label 'c' never"):
+        load_task(settings)
+    with pytest.raises(DataError, match=r"dev\.csv, column 'label', example 1: 'b' is no list"):
+        load_task(
+            TaskSettings(name=str(label_set_file), dev=str(write("dev.csv", "text,label\na,b\n")))
+        )
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "pearson"])
+def test_other_metrics_do_not_fit_lists_of_labels(label_set_file, metric):
+    with pytest.raises(SettingsError, match=r"multi-label task; choose one of f1_micro"):
+        load_task(TaskSettings(name=str(label_set_file), metric=metric))
+
+
+def test_a_separator_in_a_csv_field_is_not_guessed(write):
+    settings = TaskSettings(
+        name=str(write("t.csv", rows(40, label=lambda i: ("x;y", "y")[i % 2]))), metric="f1_micro"
+    )
+    with pytest.raises(SettingsError, match=r"lists, in a \.jsonl or \.parquet file"):
+        load_task(settings)
+    assert load_task(TaskSettings(name=settings.name)).label_names == ("x;y", "y")
+
+
+def test_lists_of_classes_in_parquet_keep_their_names(tmp_path):
+    features = Features(text=Value("string"), label=List(ClassLabel(names=["no", "yes", "so"])))
+    columns = {"text": [f"row {i}" for i in range(20)], "label": [[1], [0, 1]] * 10}
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "t.parquet")
+    path = str(tmp_path / "t.parquet")
+    task = load_task(TaskSettings(name=path, dev=path))
+    assert task.label_names == ("no", "yes")
+    assert task.dev[:]["label"] == columns["label"]

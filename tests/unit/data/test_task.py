@@ -1,5 +1,5 @@
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from stillhouse.data.task import TaskSettings, load_task, task_from_dataset
 from stillhouse.errors import DataError, SettingsError
@@ -15,7 +15,12 @@ def dataset(count=40, **columns):
     ("settings", "message"),
     [
         ({"name": "glue/nope"}, "glue/sst2"),
-        ({"name": "reviews.xlsx"}, r"name a \.csv or \.tsv file"),
+        ({"name": "reviews.xlsx"}, r"name a \.csv, \.tsv, \.jsonl"),
+        ({"name": "reviews.json"}, "one JSON object a line"),
+        ({"name": "hf:"}, "names no dataset"),
+        ({"name": "hf:imdb:"}, "names no dataset"),
+        ({"name": "hf:a:b:c"}, "names no dataset"),
+        ({"name": "hf:imdb", "directory": "/data"}, "directory is for GLUE"),
         ({"text": ("a",)}, "brings its own columns"),
         ({"name": "glue/sst2", "dev": "dev.csv"}, "brings its own columns"),
         ({"name": "t.csv", "directory": "/data"}, "directory is for GLUE"),
@@ -55,6 +60,18 @@ def test_class_label_names_keep_their_order_whatever_the_dev_set_numbers():
         task_from_dataset(labelled(["yes", "no"], [0, 1, -1]), text="words", label="y")
 
 
+def test_lists_of_classes_keep_their_names_and_their_order():
+    features = Features(words=Value("string"), y=List(ClassLabel(names=["yes", "no", "so"])))
+    columns = {"words": [f"row {i}" for i in range(40)], "y": [[0], [1, 0], [], [1]] * 10}
+    data = Dataset.from_dict(columns, features=features)
+    task = task_from_dataset(data, data, text="words", label="y")
+    assert task.label_names == ("yes", "no", "so")
+    assert task.dev[:]["label"] == [[0], [0, 1], [], [1]] * 10
+    assert task.kind == "multi_label"
+    other = task_from_dataset(data, data.select(range(39)), text="words", label="y")
+    assert task.fingerprint() != other.fingerprint()
+
+
 def test_float_labels_make_a_regression():
     task = task_from_dataset(dataset(y=[i / 4 for i in range(40)]), text="words", label="y")
     assert task.is_regression
@@ -67,7 +84,8 @@ def test_float_labels_make_a_regression():
         ({}, "nope", "train has no column 'nope'; its columns are 'words', 'y'"),
         ({"words": list(range(40))}, "words", "column 'words', example 1: 0 is not a text"),
         ({"y": [None, *[1] * 39]}, "words", "1 of 40 examples have no label"),
-        ({"y": [[1]] * 40}, "words", "neither a text nor a number"),
+        ({"y": [[1]] * 40}, "words", "at least two classes"),
+        ({"y": [{"a": 1}] * 40}, "words", "neither a text nor a number"),
     ],
 )
 def test_unusable_datasets_are_refused(columns, text, message):

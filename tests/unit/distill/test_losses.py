@@ -7,8 +7,10 @@ import torch
 
 from stillhouse.distill.losses import (
     IGNORED_LABEL,
+    binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
+    label_binary_cross_entropy,
     label_cross_entropy,
     label_mse,
     output_mse,
@@ -91,3 +93,41 @@ def test_cross_entropy_by_hand():
 def test_score_error_by_hand():
     labels = torch.tensor([1.0, float("nan"), 4.0])
     assert label_mse(torch.tensor([[2.0], [100.0], [1.0]]), labels).item() == 5.0
+
+
+def test_class_by_class_divergence_by_hand():
+    """Teacher 3/4, student 1/2 for one class of two, agreed on the other: half of two coins'."""
+    student = torch.tensor([[0.0, 1.0]])
+    teacher = torch.tensor([[math.log(3), 1.0]])
+    coins = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert binary_kl_teacher_student(student, teacher).item() == pytest.approx(coins / 2)
+    softened = binary_kl_teacher_student(2 * student, 2 * teacher, temperature=2.0)
+    assert softened.item() == pytest.approx(4 * coins / 2)
+
+
+def test_one_class_of_two_is_the_divergence_of_two_logits():
+    """A sigmoid is a softmax over the logit and 0."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 1, generator=generator)
+    padded = [torch.cat([logits, torch.zeros(6, 1)], dim=1) for logits in (student, teacher)]
+    for temperature in (1.0, 3.0):
+        torch.testing.assert_close(
+            binary_kl_teacher_student(student, teacher, temperature=temperature),
+            kl_teacher_student(*padded, temperature=temperature),
+        )
+
+
+def test_extreme_logits_of_single_classes_stay_finite():
+    student = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = binary_kl_teacher_student(student, torch.tensor([[-1e4, 1e4]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(1e4)
+    assert student.grad.isfinite().all()
+
+
+def test_class_by_class_cross_entropy_by_hand():
+    """Example 0 is 3/4 and 1/2 sure of what is true; example 1 has no labels."""
+    logits = torch.tensor([[math.log(3), 0.0], [50.0, float("inf")]])
+    labels = torch.tensor([[1.0, 0.0], [float("nan")] * 2])
+    expected = (math.log(4 / 3) + math.log(2)) / 2
+    assert label_binary_cross_entropy(logits, labels).item() == pytest.approx(expected)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
@@ -47,7 +49,7 @@ def test_the_label_term_of_a_regression_is_squared_error(make_set):
     batch = collate(make_set(scores=True), [2, 9, 4, 30])
     student = signals(batch, seed=0, labels=1)
     expected = F.mse_loss(student.logits_BC[:, 0], batch.labels)
-    torch.testing.assert_close(LabelTerm(is_regression=True)(student, None, batch), expected)
+    torch.testing.assert_close(LabelTerm(kind="scores")(student, None, batch), expected)
 
 
 def test_the_logit_term_of_classes_is_a_divergence_of_the_teacher(batch):
@@ -65,8 +67,28 @@ def test_the_logit_term_of_classes_is_a_divergence_of_the_teacher(batch):
 
 def test_the_logit_term_of_a_regression_is_squared_difference(batch):
     student, teacher = (signals(batch, seed=seed, labels=1) for seed in (0, 1))
-    loss = LogitTerm(is_regression=True)(student, teacher, batch)
+    loss = LogitTerm(kind="scores")(student, teacher, batch)
     torch.testing.assert_close(loss, F.mse_loss(student.logits_BC, teacher.logits_BC))
+
+
+@pytest.fixture
+def multi_label_batch(batch):
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 0], [torch.nan] * 3, [0, 1, 1]])
+    return replace(batch, labels=labels)
+
+
+def test_the_terms_of_a_multi_label_task_take_class_by_class(multi_label_batch):
+    student, teacher = (signals(multi_label_batch, seed=seed, labels=3) for seed in (0, 1))
+    kept, gold = [0, 1, 3], multi_label_batch.labels
+    loss = LabelTerm(kind="multi_label")(student, None, multi_label_batch)
+    expected = F.binary_cross_entropy_with_logits(student.logits_BC[kept], gold[kept])
+    torch.testing.assert_close(loss, expected)
+    yes, no = (torch.sigmoid(sign * teacher.logits_BC.detach() / 2) for sign in (1, -1))
+    # Cross-entropy with the teacher's probabilities less their own entropy.
+    crossed = F.binary_cross_entropy_with_logits(student.logits_BC / 2, yes)
+    entropy = -(yes * yes.log() + no * no.log()).mean()
+    loss = LogitTerm(kind="multi_label", temperature=2.0)(student, teacher, multi_label_batch)
+    torch.testing.assert_close(loss, 4 * (crossed - entropy))
 
 
 def test_equal_widths_need_no_projection(batch):

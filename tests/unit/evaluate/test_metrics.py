@@ -1,10 +1,18 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
 from stillhouse.errors import DataError, SettingsError, TrainingError
-from stillhouse.evaluate.metrics import bootstrap, metric_names, paired_bootstrap, score
+from stillhouse.evaluate.metrics import (
+    best_constant_f1,
+    bootstrap,
+    metric_names,
+    paired_bootstrap,
+    score,
+)
 
 
 def classified(examples, classes, seed=0, skill=1.0):
@@ -39,6 +47,61 @@ def test_macro_f1_leaves_out_classes_that_never_occur():
     scores = score(("f1_macro",), np.eye(5)[predicted], labels)
     expected = reference.f1_score(labels, predicted, average="macro")
     assert scores["f1_macro"] == pytest.approx(expected)
+
+
+def class_sets(examples, classes, seed=0, skill=1.0):
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((examples, classes)) < 0.3).astype(np.float32)
+    return generator.normal(size=labels.shape) + skill * (2 * labels - 1), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_multi_label_agrees_with_counts(seed):
+    logits, labels = class_sets(200, 4, seed)
+    named, true = logits > 0, labels == 1
+    hits, wrong = (named & true).sum(axis=0), (named ^ true).sum(axis=0)
+    scores = score(("f1_micro", "f1_macro", "subset_accuracy"), logits, labels)
+    assert scores["f1_micro"] == pytest.approx(2 * hits.sum() / (2 * hits.sum() + wrong.sum()))
+    assert scores["f1_macro"] == pytest.approx((2 * hits / (2 * hits + wrong)).mean())
+    assert scores["subset_accuracy"] == pytest.approx((named == true).all(axis=1).mean())
+    assert scores["f1_macro"] == pytest.approx(reference.f1_score(labels, named, average="macro"))
+
+
+def test_classes_without_examples_count_zero_and_nothing_named_is_no_error():
+    labels = np.array([[1, 0, 0], [0, 1, 0]])
+    scores = score(("f1_macro", "f1_micro"), np.where(labels, 1.0, -1.0), labels)
+    assert scores == {"f1_macro": pytest.approx(2 / 3), "f1_micro": 1.0}
+    # A logit of 0 is no yes.
+    silent = score(("f1_micro", "f1_macro", "subset_accuracy"), np.zeros((2, 3)), labels)
+    assert silent == {"f1_micro": 0.0, "f1_macro": 0.0, "subset_accuracy": 0.0}
+    nothing = score(("f1_micro", "subset_accuracy"), -np.ones((1, 3)), np.zeros((1, 3)))
+    assert nothing == {"f1_micro": 0.0, "subset_accuracy": 1.0}
+
+
+def test_the_interval_of_subset_accuracy_is_the_binomial_one():
+    labels = np.ones((400, 2))
+    logits = np.where(np.arange(400)[:, None] < 320, 1.0, [[1.0, -1.0]])
+    interval = bootstrap("subset_accuracy", logits, labels, seed=0, resamples=5_000)
+    expected = stats.binom(400, 0.8).ppf([0.025, 0.975]) / 400
+    assert interval == pytest.approx(expected, abs=0.005)
+
+
+def test_models_of_a_multi_label_task_are_compared_in_pairs():
+    good, labels = class_sets(500, 4, skill=2.0)
+    worse = good + np.random.default_rng(5).normal(size=good.shape)
+    difference, low, high = paired_bootstrap("f1_micro", good, worse, labels, 0, 300)
+    ours, theirs = (score(("f1_micro",), logits, labels)["f1_micro"] for logits in (good, worse))
+    assert difference == pytest.approx(ours - theirs)
+    assert 0 < low < difference < high
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_constant_answer_is_the_best_of_all(seed):
+    _, labels = class_sets(30, 4, seed)
+    answers = itertools.product([1.0, -1.0], repeat=4)
+    best = max(score(("f1_micro",), np.tile(each, (30, 1)), labels)["f1_micro"] for each in answers)
+    assert best_constant_f1(labels) == pytest.approx(best)
+    assert best_constant_f1(np.zeros((3, 2))) == 0
 
 
 @pytest.mark.parametrize("shape", [(100, 1), (100,)])
@@ -81,6 +144,12 @@ def test_a_single_example_is_scored():
         ("accuracy", [[0.0, 1.0]], [0.5], DataError, "float64 numbers"),
         ("pearson", [[0.0], [1.0]], [0.5, np.nan], DataError, "labels hold NaN"),
         ("accuracy", [[np.nan, 1.0]], [1], TrainingError, "diverged"),
+        ("accuracy", [[0.0, 1.0]], [[0, 1]], SettingsError, "choose one of f1_micro"),
+        ("f1_micro", [[1.0]], [[1]], SettingsError, "two or more classes"),
+        ("f1_micro", [[0.0, 1.0]], [1], SettingsError, "multi-label"),
+        ("f1_micro", [[0.0, 1.0]], [[0, np.nan]], DataError, "score labelled examples only"),
+        ("f1_micro", [[0.0, 1.0]], [[0, 1, 1]], DataError, "shape"),
+        ("f1_micro", [[0.0, np.inf]], [[0, 1]], TrainingError, "diverged"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(metric, logits, labels, error, message):
@@ -121,6 +190,8 @@ def test_equal_models_do_not_differ(metric):
     if metric in ("pearson", "spearman"):
         labels = np.arange(50.0)
         logits = np.sin(labels)[:, None]
+    elif metric in ("f1_micro", "subset_accuracy"):
+        logits, labels = class_sets(50, 3)
     else:
         logits, labels = classified(50, 3)
     assert paired_bootstrap(metric, logits, logits, labels, 0, 200) == (0.0, 0.0, 0.0)

@@ -27,6 +27,12 @@ def test_the_card_tells_every_figure(card, text):
     assert text in card
 
 
+def test_the_card_of_a_multi_label_task_asks_for_every_class(card, metrics):
+    assert 'model="path/to/this/folder")' in card
+    several = model_card(metrics, teacher="t", task="t", kind="multi_label")
+    assert 'model="path/to/this/folder", top_k=None)' in several
+
+
 def test_the_card_begins_with_readable_metadata(card):
     _, head, _ = card.split("---\n", 2)
     assert yaml.safe_load(head)["library_name"] == "transformers"
