@@ -1,4 +1,3 @@
-import json
 import logging
 from types import SimpleNamespace
 
@@ -105,7 +104,7 @@ def test_without_layers_only_logits_are_kept(teacher, live, encoded, tmp_path):
     torch.testing.assert_close(
         logits_only(batch).logits_BC, live(batch).logits_BC, atol=1e-5, rtol=0
     )
-    assert not list(tmp_path.rglob("hidden.npy"))
+    assert not list(tmp_path.rglob("hidden-*.npy"))
 
 
 def test_the_second_time_the_teacher_is_not_asked(teacher, silent_teacher, encoded, tmp_path):
@@ -156,15 +155,39 @@ def test_the_size_told_is_the_size_on_the_disk(teacher, encoded, tmp_path):
 
 def test_the_key_sees_all_that_the_cache_depends_on(encoded, make_set):
     keys = [
-        cache_key("hash", encoded, LAYERS, "float32"),
-        cache_key("other", encoded, LAYERS, "float32"),
-        cache_key("hash", make_set(90, longest=20, seed=1), LAYERS, "float32"),
-        cache_key("hash", encoded, frozenset({0, 1}), "float32"),
-        cache_key("hash", encoded, frozenset(), "float32"),
-        cache_key("hash", encoded, LAYERS, "bfloat16"),
+        cache_key("hash", encoded, "float32"),
+        cache_key("other", encoded, "float32"),
+        cache_key("hash", make_set(90, longest=20, seed=1), "float32"),
+        cache_key("hash", encoded, "bfloat16"),
     ]
     assert len(set(keys)) == len(keys)
-    assert cache_key("hash", encoded.select(range(90)), frozenset([2, 0]), "float32") == keys[0]
+    assert cache_key("hash", encoded.select(range(90)), "float32") == keys[0]
+
+
+def test_layers_that_are_there_serve_every_student(
+    teacher, silent_teacher, live, encoded, tmp_path
+):
+    open_cache(teacher, encoded, tmp_path, layers=frozenset({2}))
+    with pytest.raises(RuntimeError, match="the teacher was asked"):
+        open_cache(silent_teacher, encoded, tmp_path, layers=frozenset({0, 2}))
+    open_cache(teacher, encoded, tmp_path, layers=frozenset({0, 2}))
+    batch = collate(encoded, [4, 1])
+    for layers in ({0}, {2}, {0, 2}):
+        states = open_cache(silent_teacher, encoded, tmp_path, layers=frozenset(layers))(batch)
+        assert states.hidden_BTD.keys() == layers
+        real = batch.attention_mask.bool()
+        for layer in layers:
+            expected = live(batch).hidden_BTD[layer][real]
+            got = states.hidden_BTD[layer][real].float()
+            torch.testing.assert_close(got, expected, rtol=6e-4, atol=1e-5)
+    assert len(list(tmp_path.rglob("hidden-*.npy"))) == 2
+
+
+def test_the_limit_counts_the_layers_that_are_there(teacher, encoded, tmp_path):
+    both_gb = cache_bytes(encoded, LAYERS, 16, 3) / 1e9
+    open_cache(teacher, encoded, tmp_path, layers=frozenset({2}))
+    over = open_cache(teacher, encoded, tmp_path, layers=frozenset({0}), limit_gb=both_gb * 0.99)
+    assert isinstance(over, LiveTeacher)
 
 
 def test_progress_rises_to_one(teacher, encoded, tmp_path):
@@ -185,12 +208,10 @@ def test_states_beyond_float16_stay_finite(make_bert, encoded, tmp_path):
     assert state.abs().max() == torch.finfo(torch.float16).max
 
 
-def test_only_arrays_and_json_are_written(teacher, encoded, tmp_path):
+def test_only_arrays_are_written(teacher, encoded, tmp_path):
     open_cache(teacher, encoded, tmp_path)
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert names == {"logits.npy", "hidden.npy", "meta.json"}
-    [meta] = tmp_path.rglob("meta.json")
-    assert json.loads(meta.read_text()) == {"layers": [0, 2]}
+    assert names == {"logits.npy", "hidden-000.npy", "hidden-002.npy"}
 
 
 def test_bfloat16_signals_are_near(teacher, live, encoded):
