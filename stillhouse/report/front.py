@@ -1,8 +1,9 @@
 """The front of quality × latency, as plain data that plotly.js draws.
 
-Trials are compared on the search-validation set, so students and teacher stand at their figures
-on the same set; a run without trials (one student, no search) is drawn on dev instead.
-Every text goes through `html.escape`: plotly reads its own small HTML in hovers and titles.
+Trials are compared on the search-validation set, so finished models stand at their figures on the
+same set; a run without trials (one student, no search) is drawn on dev instead. Finished models
+are drawn on dev, which chose none of them, a second time where that comparison is the point: beside
+competitors, or where trials were judged by something else than the metric.
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TypeAlias
+from itertools import chain
 
-from stillhouse.report.gather import Contents, Figures, Student, TrialRow
+from stillhouse.report import drawing
+from stillhouse.report.drawing import (
+    COMPETITOR,
+    FAILED,
+    FRONT,
+    LIMIT,
+    MUTED,
+    PAPER,
+    STUDENT,
+    TEACHER,
+    TRIED,
+    Json,
+    axis,
+    points,
+)
+from stillhouse.report.gather import Competitor, Contents, Figures, Student, TrialRow
 
-Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
-
-INK, MUTED, GRID = "#1f2933", "#66727f", "#e6eaee"
-TRIED, FRONT, STUDENT, TEACHER, LIMIT = "#9aa5b1", "#2364aa", "#d1495b", "#1f2933", "#b7791f"
 UNTRAINED = {
-    "infeasible": ("over a limit", "x", "#b7791f"),
-    "failed": ("failed", "x", "#a61b1b"),
-    "running": ("unfinished", "circle-open", "#66727f"),
+    "infeasible": ("over a limit", "x", LIMIT),
+    "failed": ("failed", "x", FAILED),
+    "running": ("unfinished", "circle-open", MUTED),
 }
 LOG_FROM_RATIO = 12  # a linear axis squeezes the fast students once the range is wider than this
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def trained(trials: Iterable[TrialRow]) -> list[TrialRow]:
@@ -53,18 +64,36 @@ def best_trials(trials: Iterable[TrialRow]) -> list[TrialRow]:
 def draw_front(contents: Contents) -> dict[str, Json] | None:
     """The figure (`data`, `layout`), or None while there is nothing with a latency to draw."""
     searched = bool(trained(contents.trials))
-    upper = [
-        *_trial_traces(contents.trials),
-        *_student_trace(contents.students, searched=searched),
-        *_teacher_trace(contents, searched=searched),
-    ]
+    apart = searched and contents.judged_by_hidden  # finished models have another scale then
+    finished = () if apart else _finished_traces(contents, searched=searched)
+    upper = [*_trial_traces(contents.trials), *finished]
     lower = _untrained_traces(contents.trials)
     if not upper and not lower:
         return None
+    quality = f"{escape(contents.trial_quality)}, {'search-validation' if searched else 'dev'}"
     return {
         "data": [*upper, *lower],
-        "layout": _layout(contents, [*upper, *lower], searched=searched, strip=bool(lower)),
+        "layout": _layout(contents, [*upper, *lower], quality, strip=bool(lower)),
     }
+
+
+def draw_finished(contents: Contents) -> dict[str, Json] | None:
+    """Finished models alone, on dev with intervals; None where the front shows that or suffices."""
+    if not trained(contents.trials) or not (contents.competitors or contents.judged_by_hidden):
+        return None
+    traces = list(_finished_traces(contents, searched=False))
+    if not traces:
+        return None
+    quality = f"{escape(contents.metric)}, dev"
+    return {"data": traces, "layout": _layout(contents, traces, quality, strip=False)}
+
+
+def _finished_traces(contents: Contents, *, searched: bool) -> Iterable[dict[str, Json]]:
+    return chain(
+        _student_trace(contents.students, searched=searched),
+        _competitor_trace(contents.competitors, searched=searched),
+        _teacher_trace(contents, searched=searched),
+    )
 
 
 def _trial_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
@@ -79,16 +108,13 @@ def _trial_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
 
 
 def _points(name: str, rows: Sequence[TrialRow], marker: Mapping[str, Json]) -> dict[str, Json]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [row.latency_ms for row in rows],
-        "y": [row.quality for row in rows],
-        "hovertext": [_trial_hover(row) for row in rows],
-        "hoverinfo": "text",
-        "marker": marker,
-    }
+    return points(
+        name,
+        x=[row.latency_ms for row in rows],
+        y=[row.quality for row in rows],
+        hover=[_trial_hover(row) for row in rows],
+        marker=marker,
+    )
 
 
 def _untrained_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
@@ -107,37 +133,67 @@ def _untrained_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
 
 
 def _student_trace(students: Sequence[Student], *, searched: bool) -> list[dict[str, Json]]:
-    shown = [
-        (student, quality)
-        for student in students
-        if (quality := _quality(student.figures, searched=searched)) is not None
-        and student.figures.latency_ms is not None
-    ]
+    shown = [student for student in students if _is_drawn(student.figures, searched=searched)]
     if not shown:
         return []
-    trace: dict[str, Json] = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "name": "students, distilled in full",
-        "x": [student.figures.latency_ms for student, _ in shown],
-        "y": [quality for _, quality in shown],
-        "text": [str(student.rank) for student, _ in shown],
-        "textfont": {"color": "#ffffff", "size": 11},
-        "hovertext": [_student_hover(student) for student, _ in shown],
-        "hoverinfo": "text",
-        "marker": {
-            "color": STUDENT,
-            "size": 19,
-            "symbol": "circle",
-            "line": {"color": "#ffffff", "width": 1.5},
-        },
-    }
-    if not searched:
-        trace["error_y"] = _intervals([student.figures for student, _ in shown])
+    trace = _finished(
+        "students, distilled in full", [student.figures for student in shown], searched=searched
+    )
+    trace["text"] = [str(student.rank) for student in shown]
+    trace["hovertext"] = [_student_hover(student) for student in shown]
     return [trace]
 
 
-def _intervals(shown: Sequence[Figures]) -> Json:
+def _competitor_trace(
+    competitors: Sequence[Competitor], *, searched: bool
+) -> list[dict[str, Json]]:
+    shown = [rival for rival in competitors if _is_drawn(rival.figures, searched=searched)]
+    if not shown:
+        return []
+    trace = _finished(
+        "competitors, distilled in full",
+        [rival.figures for rival in shown],
+        searched=searched,
+        color=COMPETITOR,
+        symbol="square",
+    )
+    trace["text"] = [f"c{rival.number}" for rival in shown]
+    trace["hovertext"] = [_competitor_hover(rival) for rival in shown]
+    return [trace]
+
+
+def _finished(
+    name: str,
+    shown: Sequence[Figures],
+    *,
+    searched: bool,
+    color: str = STUDENT,
+    symbol: str = "circle",
+) -> dict[str, Json]:
+    """Models with a short text inside their marker; dev has an interval, search-validation none."""
+    trace = points(
+        name,
+        x=[figures.latency_ms for figures in shown],
+        y=[_quality(figures, searched=searched) for figures in shown],
+        hover=[],
+        marker={
+            "color": color,
+            "size": 19,
+            "symbol": symbol,
+            "line": {"color": PAPER, "width": 1.5},
+        },
+    )
+    trace.update(mode="markers+text", textfont={"color": PAPER, "size": 11})
+    if not searched:
+        trace["error_y"] = _intervals(shown, color)
+    return trace
+
+
+def _is_drawn(figures: Figures, *, searched: bool) -> bool:
+    return _quality(figures, searched=searched) is not None and figures.latency_ms is not None
+
+
+def _intervals(shown: Sequence[Figures], color: str) -> Json:
     def reach(end: float | None, quality: float | None) -> float:
         return 0.0 if end is None or quality is None else abs(end - quality)
 
@@ -146,29 +202,26 @@ def _intervals(shown: Sequence[Figures]) -> Json:
         "symmetric": False,
         "array": [reach(figures.quality_high, figures.quality) for figures in shown],
         "arrayminus": [reach(figures.quality_low, figures.quality) for figures in shown],
-        "color": STUDENT,
+        "color": color,
         "thickness": 1.5,
     }
 
 
 def _teacher_trace(contents: Contents, *, searched: bool) -> list[dict[str, Json]]:
     teacher = contents.teacher
-    quality = _quality(teacher, searched=searched)
-    if quality is None or teacher.latency_ms is None:
+    if not _is_drawn(teacher, searched=searched):
         return []
     hover = [f"<b>teacher</b> {escape(contents.teacher_name)}", *_model_lines(teacher)]
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "teacher",
-            "x": [teacher.latency_ms],
-            "y": [quality],
-            "hovertext": ["<br>".join(hover)],
-            "hoverinfo": "text",
-            "marker": {"color": TEACHER, "size": 15, "symbol": "diamond"},
-        }
-    ]
+    trace = points(
+        "teacher",
+        x=[teacher.latency_ms],
+        y=[_quality(teacher, searched=searched)],
+        hover=["<br>".join(hover)],
+        marker={"color": TEACHER, "size": 15, "symbol": "diamond"},
+    )
+    if not searched:
+        trace["error_y"] = _intervals([teacher], TEACHER)
+    return [trace]
 
 
 def _quality(figures: Figures, *, searched: bool) -> float | None:
@@ -195,6 +248,11 @@ def _student_hover(student: Student) -> str:
     return "<br>".join([head, *_model_lines(student.figures)])
 
 
+def _competitor_hover(rival: Competitor) -> str:
+    head = f"<b>competitor c{rival.number}</b> {escape(rival.name)}"
+    return "<br>".join([head, *_model_lines(rival.figures)])
+
+
 def _model_lines(figures: Figures) -> list[str]:
     lines = [escape(figures.architecture)] if figures.architecture else []
     if figures.quality is not None:
@@ -207,53 +265,28 @@ def _model_lines(figures: Figures) -> list[str]:
 
 
 def _layout(
-    contents: Contents, traces: Sequence[Mapping[str, Json]], *, searched: bool, strip: bool
+    contents: Contents, traces: Sequence[Mapping[str, Json]], quality: str, *, strip: bool
 ) -> dict[str, Json]:
-    measured_on = "search-validation" if searched else "dev"
+    """The layout over a strip of untrained trials or without it; `quality` is escaped."""
     limit = contents.latency_limit_ms
     floor = 0.22 if strip else 0.0
-    layout: dict[str, Json] = {
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "#ffffff",
-        "plot_bgcolor": "#ffffff",
-        "margin": {"l": 62, "r": 18, "t": 24, "b": 52},
-        "hovermode": "closest",
-        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": MUTED, "align": "left"},
-        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
-        "xaxis": {
-            **_axis("latency, ms (median; less is better)"),
-            **_latency_scale(traces, limit),
-            "anchor": "y2" if strip else "y",
-        },
-        "yaxis": {
-            **_axis(f"{escape(contents.metric)}, {measured_on}"),
-            "domain": [floor, 1.0],
-        },
-        "shapes": [] if limit is None else [_limit_line(limit)],
-        "annotations": []
-        if limit is None
-        else [_limit_note(limit, is_log=_spans_log(traces, limit))],
+    latency = {
+        **axis("latency, ms (median; less is better)"),
+        **_latency_scale(traces, limit),
+        "anchor": "y2" if strip else "y",
     }
+    layout = drawing.layout(latency, {**axis(quality), "domain": [floor, 1.0]})
+    if limit is not None:
+        layout["shapes"] = [_limit_line(limit)]
+        layout["annotations"] = [_limit_note(limit, is_log=_spans_log(traces, limit))]
     if strip:
         layout["yaxis2"] = {
-            **_axis(""),
+            **axis(""),
             "type": "category",
             "domain": [0.0, floor - 0.06],
-            "automargin": True,
             "tickfont": {"size": 11, "color": MUTED},
         }
     return layout
-
-
-def _axis(title: str) -> dict[str, Json]:
-    return {
-        "title": {"text": title, "font": {"size": 12, "color": MUTED}},
-        "gridcolor": GRID,
-        "linecolor": MUTED,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": GRID,
-    }
 
 
 def _latencies(traces: Sequence[Mapping[str, Json]], limit: float | None) -> list[float]:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from stillhouse.errors import RunError, SpaceError
+from stillhouse.report.controller import ControllerRecord, read_controller
+from stillhouse.report.fields import (
+    Fields,
+    integer,
+    mappings,
+    number,
+    numbers,
+    plain,
+    read_json,
+    text,
+    truth,
+)
+from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 from stillhouse.space.architecture import architecture_from_dict
 
 ARCHITECTURE_COLUMNS = ("family", "layers", "hidden_size", "heads", "ffn_size", "activation")
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
+COMPETITORS_FILE = "competitors.json"
 SHARED_KEYS = ("metric", "device", "workload", "workload_label", "latency_how")
-
-Fields = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +39,7 @@ class TrialRow:
     state: str
     architecture: str
     quality: float | None
+    reward: float | None
     latency_ms: float | None
     parameters: float | None
     cost_s: float | None
@@ -80,6 +91,20 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Competitor:
+    """A given shape or checkpoint, distilled as the students were."""
+
+    number: int
+    name: str
+    kind: str
+    folder: str
+    figures: Figures
+    quality_fraction: float | None
+    speedup: float | None
+    within_limit: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """Everything that a report tells about a run."""
 
@@ -97,6 +122,9 @@ class Contents:
     teacher: Figures
     trials: tuple[TrialRow, ...]
     students: tuple[Student, ...]
+    competitors: tuple[Competitor, ...]
+    controller: ControllerRecord | None
+    proxy_check: ProxyCheck | None
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -106,6 +134,16 @@ class Contents:
         """Name of the quality, from whoever has been evaluated."""
         named = [student.figures.metric for student in self.students]
         return next((metric for metric in [self.teacher.metric, *named] if metric), "quality")
+
+    @property
+    def judged_by_hidden(self) -> bool:
+        """Whether trials were judged by hidden states, on another scale than finished models."""
+        return ("search.quality", "hidden") in self.settings
+
+    @property
+    def trial_quality(self) -> str:
+        """Name of what trials were judged by."""
+        return "1 less hidden-state loss" if self.judged_by_hidden else self.metric
 
     @property
     def latency_limit_ms(self) -> float | None:
@@ -128,24 +166,27 @@ def gather(run: Path) -> Contents:
             "students. Name the directory that was given to --run."
         )
     notes: list[str] = []
-    summary = _read_json(run / "run.json", notes)
+    summary = read_json(run / "run.json", notes)
     settings, provenance = _read_settings(run / "settings.yaml", notes)
-    students = tuple(_read_students(run / "students", notes))
+    teacher = _read_teacher(run, notes)
     return Contents(
         name=run.resolve().name,
-        status=_text(summary, "status") or "not finished",
-        reason=_text(summary, "reason"),
-        started=_text(summary, "started"),
-        task=_text(summary, "task"),
-        teacher_name=_text(summary, "teacher"),
-        wall_s=_number(summary, "wall_s"),
-        space_size=_integer(summary, "space_size"),
-        grid_size=_integer(summary, "grid_size"),
-        limits=_numbers(summary, "limits"),
-        phases_s=_numbers(summary, "phases_s"),
-        teacher=_read_teacher(run, notes),
+        status=text(summary, "status") or "not finished",
+        reason=text(summary, "reason"),
+        started=text(summary, "started"),
+        task=text(summary, "task"),
+        teacher_name=text(summary, "teacher"),
+        wall_s=number(summary, "wall_s"),
+        space_size=integer(summary, "space_size"),
+        grid_size=integer(summary, "grid_size"),
+        limits=numbers(summary, "limits"),
+        phases_s=numbers(summary, "phases_s"),
+        teacher=teacher,
         trials=tuple(_read_trials(run / "trials.csv", notes)),
-        students=students,
+        students=tuple(_read_students(run / "students", notes)),
+        competitors=tuple(_read_competitors(run, teacher, notes)),
+        controller=read_controller(run, notes),
+        proxy_check=read_proxy_check(run, notes),
         settings=settings,
         provenance=provenance,
         notes=tuple(notes),
@@ -154,9 +195,9 @@ def gather(run: Path) -> Contents:
 
 def _read_teacher(run: Path, notes: list[str]) -> Figures:
     """The teacher's own metrics; else what the first student's say of it."""
-    own = _read_json(run / "teacher" / "metrics.json", notes)
+    own = read_json(run / "teacher" / "metrics.json", notes)
     first = next(iter(_student_files(run / "students")), None)
-    student = {} if first is None else _read_json(first, [])
+    student = {} if first is None else read_json(first, [])
     said: dict[str, object] = {}
     for key, value in student.items():
         if key in SHARED_KEYS or key.startswith("teacher_"):
@@ -167,7 +208,7 @@ def _read_teacher(run: Path, notes: list[str]) -> Figures:
 
 def _read_students(folder: Path, notes: list[str]) -> Iterator[Student]:
     for path in _student_files(folder):
-        fields = _read_json(path, notes)
+        fields = read_json(path, notes)
         if fields:
             yield _student(int(path.parent.name), fields)
 
@@ -178,50 +219,69 @@ def _student_files(folder: Path) -> list[Path]:
 
 
 def _student(rank: int, fields: Fields) -> Student:
-    within = fields.get("within_limit")
     return Student(
         rank=rank,
         folder=f"students/{rank}",
         figures=_figures(fields),
-        teacher_quality=_number(fields, "teacher_quality"),
-        quality_fraction=_number(fields, "quality_fraction"),
-        speedup=_number(fields, "speedup"),
-        speedup_128=_number(fields, "speedup_128"),
-        within_limit=within if isinstance(within, bool) else None,
-        trial=_integer(fields, "trial"),
-        cost_s=_number(fields, "cost_s"),
+        teacher_quality=number(fields, "teacher_quality"),
+        quality_fraction=number(fields, "quality_fraction"),
+        speedup=number(fields, "speedup"),
+        speedup_128=number(fields, "speedup_128"),
+        within_limit=truth(fields, "within_limit"),
+        trial=integer(fields, "trial"),
+        cost_s=number(fields, "cost_s"),
         initialisation=_initialisation(fields.get("initialisation")),
     )
+
+
+def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator[Competitor]:
+    content = read_json(run / COMPETITORS_FILE, notes)
+    for place, fields in enumerate(mappings(content, "points"), start=1):
+        figures = _figures(
+            {"metric": teacher.metric, **fields, "architecture": text(fields, "label")}
+        )
+        yield Competitor(
+            number=place,
+            name=text(fields, "name"),
+            kind=text(fields, "kind"),
+            folder=text(fields, "folder"),
+            figures=figures,
+            quality_fraction=figures.quality / teacher.quality
+            if figures.quality is not None and teacher.quality
+            else None,
+            speedup=number(fields, "speedup"),
+            within_limit=truth(fields, "within_limit"),
+        )
 
 
 def _initialisation(described: object) -> str:
     """How the first weights came about, as in `slices of teacher layers 1, 3`."""
     if not isinstance(described, Mapping) or "kind" not in described:
-        return _plain(described or "")
+        return plain(described or "")
     layers = described.get("layers")
-    return f"{described['kind']}" + (f" of teacher layers {_plain(layers)}" if layers else "")
+    return f"{described['kind']}" + (f" of teacher layers {plain(layers)}" if layers else "")
 
 
 def _figures(fields: Fields) -> Figures:
     described = fields.get("architecture")
     return Figures(
         architecture=_label(described) if isinstance(described, dict) else str(described or ""),
-        metric=_text(fields, "metric"),
-        quality=_number(fields, "quality"),
-        quality_low=_number(fields, "quality_low"),
-        quality_high=_number(fields, "quality_high"),
-        quality_count=_number(fields, "quality_count"),
-        quality_search=_number(fields, "quality_search"),
-        latency_ms=_number(fields, "latency_ms"),
-        latency_low_ms=_number(fields, "latency_low_ms"),
-        latency_high_ms=_number(fields, "latency_high_ms"),
-        latency_128_ms=_number(fields, "latency_128_ms"),
-        parameters=_number(fields, "parameters"),
-        parameters_encoder=_number(fields, "parameters_encoder"),
-        size_mb=_number(fields, "size_mb"),
-        device=_text(fields, "device"),
-        workload=_text(fields, "workload_label") or _text(fields, "workload"),
-        latency_how=_text(fields, "latency_how"),
+        metric=text(fields, "metric"),
+        quality=number(fields, "quality"),
+        quality_low=number(fields, "quality_low"),
+        quality_high=number(fields, "quality_high"),
+        quality_count=number(fields, "quality_count"),
+        quality_search=number(fields, "quality_search"),
+        latency_ms=number(fields, "latency_ms"),
+        latency_low_ms=number(fields, "latency_low_ms"),
+        latency_high_ms=number(fields, "latency_high_ms"),
+        latency_128_ms=number(fields, "latency_128_ms"),
+        parameters=number(fields, "parameters"),
+        parameters_encoder=number(fields, "parameters_encoder"),
+        size_mb=number(fields, "size_mb"),
+        device=text(fields, "device"),
+        workload=text(fields, "workload_label") or text(fields, "workload"),
+        latency_how=text(fields, "latency_how"),
     )
 
 
@@ -235,20 +295,21 @@ def _read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
         notes.append(f"{path.name} could not be read: {error}")
         return
     for line, row in enumerate(rows, start=2):
-        number = _integer(row, "number")
-        if number is None:
+        trial_number = integer(row, "number")
+        if trial_number is None:
             notes.append(f"{path.name} line {line} has no trial number; it is left out")
             continue
         yield TrialRow(
-            number=number,
+            number=trial_number,
             state=(row.get("state") or "").lower(),
             architecture=_label({key: row[key] for key in ARCHITECTURE_COLUMNS if row.get(key)}),
-            quality=_number(row, "quality"),
-            latency_ms=_number(row, "latency_ms"),
-            parameters=_number(row, "parameters"),
-            cost_s=_number(row, "cost_s"),
-            repeat_of=_integer(row, "repeat_of"),
-            reason=_text(row, "reason"),
+            quality=number(row, "quality"),
+            reward=number(row, "reward"),
+            latency_ms=number(row, "latency_ms"),
+            parameters=number(row, "parameters"),
+            cost_s=number(row, "cost_s"),
+            repeat_of=integer(row, "repeat_of"),
+            reason=text(row, "reason"),
         )
 
 
@@ -263,17 +324,6 @@ def _label(described: Fields) -> str:
 
 def _as_integer(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _read_json(path: Path, notes: list[str]) -> dict[str, object]:
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        notes.append(f"{path.parent.name}/{path.name} could not be read: {error}")
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _read_settings(
@@ -298,46 +348,4 @@ def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flatten(inner, f"{name}.{key}" if name else str(key))
     else:
-        yield name, _plain(value)
-
-
-def _plain(value: object) -> str:
-    """A value as a person would write it: lists and mappings on one line, None as a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_plain, value))
-    return str(value)
-
-
-def _text(fields: Fields, key: str) -> str:
-    value = fields.get(key)
-    return "" if value is None else _plain(value)
-
-
-def _number(fields: Fields, key: str) -> float | None:
-    """A finite number, written as a number or (in a CSV) as text; else None."""
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _integer(fields: Fields, key: str) -> int | None:
-    number = _number(fields, key)
-    return None if number is None else int(number)
-
-
-def _numbers(fields: Fields, key: str) -> dict[str, float]:
-    """The finite numbers of a mapping, by name."""
-    inner = fields.get(key)
-    if not isinstance(inner, dict):
-        return {}
-    found = {str(name): _number(inner, name) for name in inner}
-    return {name: number for name, number in found.items() if number is not None}
+        yield name, plain(value)

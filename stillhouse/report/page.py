@@ -6,18 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
 from stillhouse.report import wording
-from stillhouse.report.front import draw_front, trained
+from stillhouse.report.drawing import DARK, Json
+from stillhouse.report.front import draw_finished, draw_front, trained
 from stillhouse.report.gather import Contents, TrialRow, gather
+from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 
 PAGE_NAME = "report.html"
 TEMPLATE_NAME = "page.html.jinja"
@@ -83,24 +84,40 @@ def write_report(run: Path) -> Path:
 def render(contents: Contents) -> str:
     """The page as HTML: every text of the run is escaped, and nothing is fetched."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("stillhouse.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    source = resources.files("stillhouse.report").joinpath(TEMPLATE_NAME)
-    template = environment.from_string(source.read_text(encoding="utf-8"))
+    template = environment.get_template(TEMPLATE_NAME)
     return template.render(
         contents=contents,
         say=wording,
         outcome=wording.outcome(contents),
         winner=wording.winner(contents.students),
         measured_how=wording.measured_how(contents),
-        figure=draw_front(contents),
+        plots=_plots(contents),
+        dark=DARK,
         compared_on_search=bool(trained(contents.trials)),
+        has_rewards=any(trial.reward is not None for trial in contents.trials),
         phases=list(_phases(contents)),
         counts=_counts(contents.trials),
         failures=list(_failures(contents.trials)),
         limits=wording.limits(contents),
         plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
     )
+
+
+def _plots(contents: Contents) -> dict[str, Json]:
+    """The figures that there are, by the id of their place on the page."""
+    drawn = {
+        "front": draw_front(contents),
+        "finished": draw_finished(contents),
+        "proxy": draw_proxy_check(contents),
+        "predictions": draw_predictions(contents),
+    }
+    return {place: figure for place, figure in drawn.items() if figure is not None}
 
 
 def _phases(contents: Contents) -> Iterator[Phase]:

@@ -71,6 +71,107 @@ def student(rank, quality, latency_ms, *, within_limit=True):
     }
 
 
+def estimate(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+def agreement(spearman, kendall, count):
+    return {"spearman": spearman, "kendall": kendall, "count": count, "reason": ""}
+
+
+def episode(number, predicted, rewards, **changes):
+    described = {
+        "number": number,
+        "epsilon": 1.0 - 0.5 * number,
+        "trials": [2 * number, 2 * number + 1],
+        "random": 2 - number,
+        "exploited": number,
+        "failed": 0,
+        "infeasible": 3,
+        "best_reward": max(rewards, default=None),
+        "predicted": predicted,
+        "rewards": rewards,
+        "correlation": None,
+        "trained_on": 2 * number,
+    }
+    return described | changes
+
+
+def controller(**changes):
+    described = {
+        "settings": {
+            "name": "default",
+            "episodes": 3,
+            "per_episode": 2,
+            "learning_rate": 0.01,
+            "passes": 60,
+        },
+        "episodes": [
+            episode(0, [0.11, 0.12], [0.81, 0.84]),
+            episode(1, [0.42, 0.43], [0.85, 0.86], correlation=0.77),
+            episode(2, [0.51], [0.91]),
+        ],
+        "random_share": 0.625,
+        "correlation": {**estimate(0.61, 0.38, 0.79), "count": 45},
+        "has_learnt": True,
+        "verdict": f"It ranks candidates {HOSTILE}.",
+        "reward": {"target_ms": 5.0, "alpha": -0.06, "quality": "task"},
+    }
+    return described | changes
+
+
+def trained_twice(trial, role, proxy, final):
+    return {
+        "trial": trial,
+        "label": f"trial {HOSTILE}",
+        "role": role,
+        "proxy": proxy,
+        "final": final,
+        "latency_ms": 2.1,
+    }
+
+
+def proxy_final(**changes):
+    described = {
+        "metric": "accuracy",
+        "set": "search-validation",
+        "points": [
+            trained_twice(7, "winner", 0.83, 0.86),
+            trained_twice(1, "winner", 0.80, 0.87),
+            trained_twice(2, "control", 0.75, 0.78),
+        ],
+        "agreement": agreement(estimate(0.74, 0.41, 0.92), estimate(0.58, 0.27, 0.83), 14),
+        "regret": 0.01,
+        "noise": {
+            "seeds": [0, 1],
+            "pairs": [[0.83, 0.82], [0.75, 0.761]],
+            "agreement": agreement(estimate(0.81, 0.52, 0.96), estimate(0.66, 0.33, 0.88), 12),
+        },
+    }
+    return described | changes
+
+
+def competitor(**changes):
+    described = {
+        "name": f"layers=3 {HOSTILE}",
+        "label": f"3 × 384 {HOSTILE}",
+        "kind": "shape",
+        "quality": 0.798,
+        "quality_low": 0.768,
+        "quality_high": 0.818,
+        "quality_search": 0.805,
+        "latency_ms": 3.2,
+        "latency_low_ms": 3.1,
+        "latency_high_ms": 3.4,
+        "speedup": 2.5,
+        "parameters": 17_300_000,
+        "size_mb": 66.1,
+        "within_limit": True,
+        "folder": "competitors/1",
+    }
+    return described | changes
+
+
 def write_json(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -143,3 +244,27 @@ def full_run(tmp_path) -> Path:
     write_json(run / "students/2/metrics.json", student(2, 0.825, 6.4, within_limit=False))
     write_json(run / "students/10/metrics.json", student(10, 0.74, 0.8))
     return run
+
+
+@pytest.fixture
+def checked_run(full_run) -> Path:
+    """A finished search of the controller, with its proxy checked and two competitors."""
+    write_json(full_run / "controller.json", controller())
+    write_json(full_run / "proxy_final.json", proxy_final())
+    write_json(
+        full_run / "competitors.json",
+        {"points": [competitor(), competitor(kind="checkpoint", latency_ms=2.2, quality=0.77)]},
+    )
+    return full_run
+
+
+@pytest.fixture
+def describe():
+    """How each file is described, to be written with changes."""
+    return {"controller.json": controller, "proxy_final.json": proxy_final, "episode": episode}
+
+
+@pytest.fixture
+def rewrite():
+    """Writes a file of a run directory anew."""
+    return write_json

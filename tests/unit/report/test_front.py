@@ -1,6 +1,6 @@
 import json
 
-from stillhouse.report.front import best_trials, draw_front
+from stillhouse.report.front import best_trials, draw_finished, draw_front
 from stillhouse.report.gather import gather
 
 
@@ -63,3 +63,33 @@ def test_hovers_tell_the_architecture_and_hold_no_markup_of_the_run(full_run):
 
 def test_nothing_measured_is_no_figure(interrupted_run):
     assert draw_front(gather(interrupted_run)) is None
+
+
+def test_competitors_stand_on_the_set_of_the_trials_with_a_marker_of_their_own(checked_run):
+    traces = traces_of(checked_run)
+    competitors = traces["competitors, distilled in full"]
+    symbols = [trace["marker"].get("symbol") for trace in traces.values()]
+
+    assert (competitors["x"], competitors["y"]) == ([3.2, 2.2], [0.805, 0.805])
+    assert competitors["text"] == ["c1", "c2"]
+    assert symbols.count("square") == 1
+
+
+def test_finished_models_are_compared_on_dev_with_intervals(checked_run):
+    traces = {trace["name"]: trace for trace in draw_finished(gather(checked_run))["data"]}
+    competitors = traces["competitors, distilled in full"]
+
+    assert competitors["y"] == [0.798, 0.77]
+    assert abs(competitors["error_y"]["arrayminus"][0] - 0.03) < 1e-9
+    assert abs(competitors["error_y"]["array"][0] - 0.02) < 1e-9
+    assert traces["students, distilled in full"]["y"] == [0.819, 0.825, 0.74]
+    assert traces["teacher"]["y"] == [0.84]
+    assert "trials" not in traces
+
+
+def test_without_competitors_dev_is_left_to_the_table(full_run, distill_run):
+    assert draw_finished(gather(full_run)) is draw_finished(gather(distill_run)) is None
+
+
+def test_hovers_of_competitors_hold_no_markup(checked_run):
+    assert "<script" not in json.dumps(draw_finished(gather(checked_run)))

@@ -83,3 +83,60 @@ def test_latencies_say_how_they_are_known(distill_run):
     path.write_text(told, encoding="utf-8")
 
     assert wording.measured_how(gather(distill_run)) == "measured; a chip; batch 1"
+
+
+@pytest.mark.parametrize(
+    ("regret", "told"),
+    [
+        (None, ""),
+        (0.0, "Regret: none."),
+        (0.0004, "Regret: less than 0.1 points of accuracy."),
+        (0.0123, "Regret: 1.2 points of accuracy."),
+    ],
+)
+def test_regret_is_told_in_points(checked_run, rewrite, describe, regret, told):
+    rewrite(checked_run / "proxy_final.json", describe["proxy_final.json"](regret=regret))
+
+    sentence = wording.regret(gather(checked_run).proxy_check)
+
+    assert sentence.startswith(told)
+    assert bool(sentence) == bool(told)
+
+
+def test_a_noise_ceiling_of_too_few_trials_is_not_read(checked_run, rewrite, describe):
+    check = describe["proxy_final.json"]()
+    check["noise"]["agreement"] = {"kendall": None, "spearman": None, "count": 2}
+    rewrite(checked_run / "proxy_final.json", check)
+
+    read = gather(checked_run).proxy_check
+
+    assert wording.noise_ceiling(read).startswith("Too few trials were judged twice")
+    assert wording.silence(read.noise.agreement) == "too few to say (n = 2)"
+
+
+def test_a_reward_of_hidden_states_says_so(checked_run, rewrite, describe):
+    reward = {"target_ms": 4.0, "alpha": -0.1, "quality": "hidden"}
+    rewrite(checked_run / "controller.json", describe["controller.json"](reward=reward))
+
+    told = wording.reward(gather(checked_run).controller, "accuracy")
+
+    assert told == "(1 less hidden-state loss) × (latency ÷ 4.00 ms) to the power −0.1"
+
+
+@pytest.mark.parametrize(
+    ("correlation", "told"),
+    [
+        ({"count": 5}, "too few to say (n = 5)"),
+        ({"count": 30}, "none, for one side is all the same (n = 30)"),
+        (
+            {"value": -0.04, "low": -0.31, "high": 0.2, "count": 45},
+            "−0.04 (95 % interval −0.31 to 0.20, n = 45)",
+        ),
+    ],
+)
+def test_what_a_controller_learnt_is_never_a_bare_number(
+    checked_run, rewrite, describe, correlation, told
+):
+    rewrite(checked_run / "controller.json", describe["controller.json"](correlation=correlation))
+
+    assert wording.learnt_correlation(gather(checked_run).controller) == told

@@ -1,0 +1,80 @@
+"""The look that all figures share, as plain data that plotly.js draws.
+
+Figures are written in light colours; the page swaps each for its dark one where the reader's
+system is dark. Every text of a run goes through `html.escape` on its way into a figure: plotly
+reads its own small HTML in hovers and titles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
+
+PAPER, INK, MUTED, GRID = "#ffffff", "#1f2933", "#66727f", "#e6eaee"
+TRIED, FRONT, STUDENT, TEACHER = "#9aa5b1", "#2364aa", "#d1495b", "#1f2933"
+COMPETITOR, CONTROL, LIMIT, FAILED = "#7446a8", "#2364aa", "#b7791f", "#a61b1b"
+EARLY_TO_LATE = ((0.0, "#6fb1e8"), (0.5, "#8f6bc9"), (1.0, "#d1495b"))  # seen on both backgrounds
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+DARK: Mapping[str, str] = {
+    PAPER: "#14181d",
+    INK: "#e4e9ee",
+    MUTED: "#9fabb7",
+    GRID: "#2c343d",
+    FRONT: "#6ea8e0",
+    STUDENT: "#e8697b",
+    COMPETITOR: "#b48ce0",
+    LIMIT: "#d9a441",
+    FAILED: "#f08080",
+}
+"""Dark colours by the light ones that they replace."""
+
+
+def points(
+    name: str,
+    x: Sequence[float | None],
+    y: Sequence[float | str | None],
+    hover: Sequence[str],
+    marker: Mapping[str, Json],
+) -> dict[str, Json]:
+    """A trace of markers; `hover` holds escaped text."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": x,
+        "y": y,
+        "hovertext": hover,
+        "hoverinfo": "text",
+        "marker": marker,
+    }
+
+
+def layout(xaxis: Mapping[str, Json], yaxis: Mapping[str, Json]) -> dict[str, Json]:
+    """What every figure's layout has in common."""
+    return {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "margin": {"l": 62, "r": 18, "t": 24, "b": 52},
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "align": "left"},
+        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        "xaxis": xaxis,
+        "yaxis": yaxis,
+    }
+
+
+def axis(title: str) -> dict[str, Json]:
+    """An axis; `title` is escaped text."""
+    return {
+        "title": {"text": title, "font": {"size": 12, "color": MUTED}},
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "outside",
+        "tickcolor": GRID,
+    }
