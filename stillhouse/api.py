@@ -19,6 +19,7 @@ from stillhouse.recipe.open_workbench import (
     open_workbench,
     prepare_workbench,
 )
+from stillhouse.recipe.plan import Plan, make_plan
 from stillhouse.recipe.single import distil_student
 from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
@@ -90,6 +91,25 @@ def run_search_job(
         return _result(run)
 
 
+def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) -> Plan:
+    """Tells what a search will do and what it will take, from a few timed steps; trains nothing.
+
+    Args:
+        settings: Those of the search.
+        narrator: Told what is decided on the way.
+        given: Teacher and task in memory.
+
+    Raises:
+        StillhouseError: Whatever would stop the search before its first training.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="stillhouse-plan-") as folder,
+        open_run(Path(folder), settings) as run,
+    ):
+        bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+        return make_plan(bench, plan_search(bench))
+
+
 def run_distill_job(
     settings: RunSettings,
     path: Path,
@@ -142,7 +162,7 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
     Args:
         teacher: Hub id, folder, `scratch`, or a model in memory (then with its `tokenizer`), which
             stays as it is. `None` leaves it to `settings`, by default `scratch`.
-        task: Name such as `glue/sst2`, a CSV path, a `Task`, or a `Dataset` (then with `text` and
+        task: Name such as `glue/sst2`, a table file, a `Task`, or a `Dataset` (then with `text` and
             `label` columns). `None` leaves it to `settings`, by default `embedded`.
         limit: By name (`latency_ms`, `speedup`, `size_mb`, `parameters`); without any, twice the
             teacher's speed.

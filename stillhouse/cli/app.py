@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -19,6 +22,7 @@ from stillhouse.errors import StillhouseError
 
 if TYPE_CHECKING:
     from stillhouse.api import Student
+    from stillhouse.recipe.plan import Plan
     from stillhouse.run.settings import RunSettings
 
 app = typer.Typer(
@@ -31,24 +35,25 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+YAML_SUFFIXES = (".yaml", ".yml")
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
 TeacherOption = Annotated[
     str | None,
-    typer.Option(help="Hub id or folder of a BERT-shaped encoder, or 'scratch'."),
+    typer.Option(help="Hub id or folder of a BERT, RoBERTa, DistilBERT or ELECTRA, or 'scratch'."),
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="glue/sst2 and the like, a CSV file, or 'embedded'."),
+    typer.Option(help="glue/sst2 and the like, a table file, hf:OWNER/NAME, or 'embedded'."),
 ]
 RunOption = Annotated[
     Path, typer.Option("--run", help="Run directory; the same command again resumes it.")
 ]
-TextOption = Annotated[str | None, typer.Option(help="Text column of a CSV file, or two: a,b.")]
-LabelOption = Annotated[str | None, typer.Option(help="Label column of a CSV file.")]
+TextOption = Annotated[str | None, typer.Option(help="Text column of a table, or two: a,b.")]
+LabelOption = Annotated[str | None, typer.Option(help="Label column of a table; may hold lists.")]
 DevOption = Annotated[
-    str | None, typer.Option(help="CSV file for reports; otherwise a tenth is set aside.")
+    str | None, typer.Option(help="Table (or split of hf:) for reports; else a tenth is set aside.")
 ]
 MetricOption = Annotated[str | None, typer.Option(help="Primary metric, such as f1_macro.")]
 UnlabelledOption = Annotated[
@@ -68,6 +73,13 @@ SetOption = Annotated[
 SettingsArgument = Annotated[
     Path | None, typer.Argument(help="YAML settings file; options given beside it win.")
 ]
+WordsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [SETTINGS_FILE]",
+        help="kd-nas or plain (the default), and a YAML file; options given beside them win.",
+    ),
+]
 
 
 def gather_settings(
@@ -84,9 +96,8 @@ def gather_settings(
     return gather(file, options, limits=limits, time=time, overrides=overrides)
 
 
-@app.command()
-def search(
-    settings_file: SettingsArgument = None,
+def search_settings(
+    words: WordsArgument = None,
     *,
     teacher: TeacherOption = None,
     task: TaskOption = None,
@@ -94,7 +105,6 @@ def search(
         list[str] | None,
         typer.Option(help="latency_ms=5, speedup=3, size_mb=40 or parameters=1e7. Repeatable."),
     ] = None,
-    run: RunOption = Path("runs/search"),
     text: TextOption = None,
     label: LabelOption = None,
     dev: DevOption = None,
@@ -105,20 +115,25 @@ def search(
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="Candidates to train, at most.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="Optuna sampler: random, tpe, gp or nsga2.")
+        str | None, typer.Option(help="random, tpe, gp, nsga2, or controller (that of KD-NAS).")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A checkpoint or a shape (layers=3,hidden_size=384), distilled like the winners "
+            "and shown beside them. Repeatable."
+        ),
     ] = None,
     teacher_finetune: FinetuneOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     overrides: SetOption = None,
-) -> None:
-    """Search students for a teacher and a task, and distil the best within the limits.
-
-    Example: stillhouse search --teacher google-bert/bert-base-uncased --task glue/sst2
-    --limit latency_ms=5 --run runs/sst2
-    """
-    settings = gather_settings(
+) -> RunSettings:
+    """Gathers the settings of a search; `search` and `plan` take exactly these options."""
+    recipe, settings_file = read_words(words or [])
+    return gather_settings(
         settings_file,
         {
+            "recipe": recipe,
             "teacher.model": teacher,
             "teacher.finetune": teacher_finetune,
             "task.name": task,
@@ -129,12 +144,75 @@ def search(
             "task.unlabelled": unlabelled,
             "search.candidates": candidates,
             "search.strategy": strategy,
+            "compare": compare or None,
             "seed": seed,
         },
         limits=limit or (),
         time=time,
         overrides=overrides or (),
     )
+
+
+def read_words(words: Sequence[str]) -> tuple[str | None, Path | None]:
+    """Tells the recipe from the settings file, in either order.
+
+    Raises:
+        BadParameter: If a word is neither, or there are two of a kind.
+    """
+    from stillhouse.run.recipes import RECIPE_NAMES  # noqa: PLC0415  the package loads pydantic
+
+    recipes = [word for word in words if word in RECIPE_NAMES]
+    files = [Path(word) for word in words if word not in RECIPE_NAMES]
+    for file in files:
+        if file.suffix.lower() not in YAML_SUFFIXES and not file.exists():
+            close = get_close_matches(str(file), RECIPE_NAMES, n=1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise typer.BadParameter(
+                f"{str(file)!r} is neither a recipe ({', '.join(RECIPE_NAMES)}) nor a settings "
+                f"file{hint}"
+            )
+    if len(recipes) > 1 or len(files) > 1:
+        raise typer.BadParameter(
+            f"give one recipe and one settings file at most, got ({', '.join(words)})"
+        )
+    return next(iter(recipes), None), next(iter(files), None)
+
+
+def takes_search_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `search_settings` beside its own keyword options."""
+    options = _parameters_of(search_settings)
+    own = [p for p in _parameters_of(command) if p.name != "settings"]
+
+    @wraps(command)
+    def wrapper(*words: Any, **given: Any) -> None:
+        mine = {p.name: given.pop(p.name) for p in own}
+        command(search_settings(*words, **given), **mine)
+
+    parameters = [*options, *own]
+    vars(wrapper)["__signature__"] = Signature(parameters)  # typer reads it
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _parameters_of(function: Callable[..., object]) -> list[Parameter]:
+    """Parameters with their annotations evaluated, which typer does for plain functions only."""
+    hints = get_type_hints(function, localns={"RunSettings": object}, include_extras=True)
+    return [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in signature(function).parameters.items()
+    ]
+
+
+@app.command()
+@takes_search_settings
+def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> None:
+    """Search students for a teacher and a task, and distil the best within the limits.
+
+    Example: stillhouse search --teacher google-bert/bert-base-uncased --task glue/sst2
+    --limit latency_ms=5 --run runs/sst2
+
+    With the controller of KD-NAS: stillhouse search kd-nas --teacher T --task glue/sst2
+    """
     from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
 
     with resumable(run):
@@ -148,6 +226,26 @@ def search(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+@takes_search_settings
+def plan(
+    settings: RunSettings,
+    *,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Ignored: a plan writes nothing.", hidden=True)
+    ] = None,
+) -> None:
+    """Tell what a search will do, its time and its disk, from a few timed steps; train nothing.
+
+    Takes the options of search. Example: stillhouse plan kd-nas --teacher T --task glue/sst2
+    """
+    del run  # taken so that `search` can be replaced by `plan` in any command line
+    from stillhouse.api import plan_job  # noqa: PLC0415  torch loads after parsing
+
+    quiet_libraries()
+    _print_plan(plan_job(settings, RichNarrator(err)))
 
 
 @app.command()
@@ -285,6 +383,30 @@ def quiet_libraries() -> None:
     disable_progress_bar()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+
+
+def _print_plan(planned: Plan) -> None:
+    table = Table(title="Plan")
+    table.add_column("phase")
+    table.add_column("what")
+    for column in ("steps", "time"):
+        table.add_column(column, justify="right")
+    for phase in planned.phases:
+        steps = f"{phase.steps:,}" if phase.steps else "-"
+        table.add_row(phase.name, phase.what, steps, _duration(phase.seconds))
+    table.add_row("total", "", "", _duration(planned.seconds), style="bold")
+    out.print(table)
+    for purpose, size_mb in planned.disk_mb.items():
+        out.print(f"disk, {purpose}: {size_mb:,.0f} MB", highlight=False)
+    for note in planned.notes:
+        out.print(note, markup=False, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 60:  # noqa: PLR2004  a minute
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004
 
 
 def _print_students(students: Sequence[Student]) -> None:

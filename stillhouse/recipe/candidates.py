@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from stillhouse.distill.loop import train
+from stillhouse.distill.measure import mean_loss
 from stillhouse.errors import DeviceError, TrainingError
 from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import violations
 from stillhouse.recipe.logbook import watched
-from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.objective import distillation_terms, hidden_term, teacher_layers
 from stillhouse.recipe.workbench import Workbench, latency_facts
 from stillhouse.search.loop import Judgement, Screening
 from stillhouse.search.trial import CandidateFailed
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from stillhouse.distill.terms import Term
     from stillhouse.run.settings import LimitSettings
     from stillhouse.search.trial import JsonValue, Trial
     from stillhouse.space.architecture import Architecture
@@ -48,16 +52,25 @@ def screen_candidate(
     )
 
 
-def judge_candidate(bench: Workbench, number: int, architecture: Architecture) -> Judgement:
+def judge_candidate(
+    bench: Workbench, name: str, architecture: Architecture, *, seed: int | None = None
+) -> Judgement:
     """Distils a candidate briefly on the proxy set and scores it on search-validation.
 
     Every candidate gets the same examples in the same order, the same seed and the same schedule.
+
+    Args:
+        bench: The run's workbench.
+        name: Such as `trial-0012`; names its curves.
+        architecture: What is built and distilled.
+        seed: Of fresh weights and of the order of the examples; `None` for the run's, which every
+            candidate of a search has. The proxy set is the run's either way.
 
     Raises:
         CandidateFailed: If it runs out of memory or time, or its loss is not finite.
     """
     try:
-        return _judge(bench, number, architecture)
+        return _judge(bench, name, architecture, seed)
     except TrainingError as error:
         raise CandidateFailed(str(error)) from error
     except (MemoryError, RuntimeError) as error:
@@ -71,44 +84,63 @@ def judge_candidate(bench: Workbench, number: int, architecture: Architecture) -
             torch.cuda.empty_cache()
 
 
-def _judge(bench: Workbench, number: int, architecture: Architecture) -> Judgement:
+def _judge(bench: Workbench, name: str, architecture: Architecture, seed: int | None) -> Judgement:
     settings = bench.settings
-    student = bench.build(architecture).to(bench.accelerator.device)
+    seed = settings.seed if seed is None else seed
+    student = bench.build(architecture, seed=seed).to(bench.accelerator.device)
     initialisation = initialise_student(student, bench.teacher, settings.distill.initialisation)
-    terms = distillation_terms(
-        settings.distill,
-        student.config,
-        bench.teacher.config,
-        is_regression=bench.task.is_regression,
-        seed=settings.seed,
-    )
+    terms = _terms(bench, student, seed)
     teacher = bench.signals(bench.proxy, teacher_layers(terms), "Teacher over the proxy set")
     seconds = settings.search.candidate_seconds
     with watched(
         bench.narrator,
-        bench.run.tensorboard / f"trial-{number:04d}",
-        f"Trial {number}: {architecture.label}",
+        bench.run.tensorboard / name,
+        f"{name.replace('-', ' ').capitalize()}: {architecture.label}",
         deadline=None if seconds is None else time.monotonic() + seconds,
     ) as watch:
         report = train(
             student,
             bench.proxy,
             terms,
-            bench.train_settings(settings.search.epochs),
+            bench.train_settings(settings.search.epochs, seed=seed),
             accelerator=bench.accelerator,
             teacher=teacher,
             watch=watch,
         )
-    scores = bench.quality(student, bench.data.validation)
+    quality, scores = _score(bench, student, terms)
     attributes = {
         "scores": scores,
         "initialisation": initialisation.to_dict(),
         "proxy_loss": report.loss,
-        "seed": settings.seed,
+        "seed": seed,
     }
-    return Judgement(
-        quality=scores[bench.task.metrics[0]], attributes=cast("dict[str, JsonValue]", attributes)
+    return Judgement(quality=quality, attributes=cast("dict[str, JsonValue]", attributes))
+
+
+def _terms(bench: Workbench, student: PreTrainedModel, seed: int) -> list[Term]:
+    """The objective of a candidate: the final one, or hidden states alone if they judge it."""
+    distill, teacher = bench.settings.distill, bench.teacher
+    if bench.settings.search.quality == "hidden":
+        return [hidden_term(distill, student.config, teacher.config, weight=1.0, seed=seed)]
+    return distillation_terms(
+        distill, student.config, teacher.config, kind=bench.task.kind, seed=seed
     )
+
+
+def _score(
+    bench: Workbench, student: PreTrainedModel, terms: list[Term]
+) -> tuple[float, dict[str, float]]:
+    """Judges a trained candidate on search-validation by what the search's quality is."""
+    validation = bench.data.validation
+    if bench.settings.search.quality == "task":
+        scores = bench.quality(student, validation)
+        return scores[bench.task.metrics[0]], scores
+    teacher = bench.signals(
+        validation, teacher_layers(terms), "Teacher over the search-validation set"
+    )
+    (term,) = terms
+    loss = mean_loss(student, validation, term, teacher, precision=bench.precision)
+    return 1 - loss, {"hidden_loss": loss}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

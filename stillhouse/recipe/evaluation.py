@@ -11,7 +11,7 @@ from torch import nn
 from stillhouse.data.encoding import encode
 from stillhouse.errors import DataError
 from stillhouse.evaluate.metrics import bootstrap, score
-from stillhouse.model.anatomy import label_names
+from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import label_order_by_name, load_model, load_tokenizer
 
@@ -47,7 +47,7 @@ def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation
         DataError: If the checkpoint's labels cannot be those of the task.
     """
     model, has_head = load_model(name)
-    labels = max(1, len(task.label_names))
+    labels = task.output_count
     if not has_head or model.config.num_labels != labels:
         raise DataError(
             f"{name} has {'no trained head' if not has_head else model.config.num_labels} "
@@ -55,7 +55,7 @@ def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation
         )
     module: nn.Module = model
     module.to("cuda" if torch.cuda.is_available() else "cpu")
-    longest = min(max_length, model.config.max_position_embeddings)
+    longest = min(max_length, usable_positions(model.config))
     dev = encode(task.dev, load_tokenizer(name), max_length=longest)
     logits_NC = predict(model, dev)
     if task.label_names:

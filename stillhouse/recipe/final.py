@@ -16,13 +16,14 @@ from stillhouse.evaluate.metrics import bootstrap
 from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
-from stillhouse.model.anatomy import architecture_of, encoder_parameters
+from stillhouse.model.anatomy import architecture_of, encoder_parameters, ends_of, usable_positions
 from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import size_mb, violations
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
 from stillhouse.search.pareto import dominated_area, pareto_front
+from stillhouse.space.counts import count_flops
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +54,9 @@ class Winner:
     trial: int | None
 
 
-def choose_winners(trials: Sequence[Trial], count: int) -> list[Trial]:
+def choose_winners(
+    trials: Sequence[Trial], count: int, *, first: Trial | None = None
+) -> list[Trial]:
     """Chooses the trials to train to the end, by search-validation quality only.
 
     The best comes first; each further one is the trial of the Pareto front that adds most to the
@@ -62,6 +65,7 @@ def choose_winners(trials: Sequence[Trial], count: int) -> list[Trial]:
     Args:
         trials: All trials; infeasible and failed ones never win.
         count: Winners wanted; fewer where the front is smaller.
+        first: A trial that wins before all others, such as the one of highest reward.
 
     Returns:
         Winners in the order in which they were chosen.
@@ -69,11 +73,12 @@ def choose_winners(trials: Sequence[Trial], count: int) -> list[Trial]:
     front = pareto_front(trials)
     if not front:
         return []
-    chosen = [front[-1]]
-    while len(chosen) < min(count, len(front)):
-        rest = [trial for trial in front if trial not in chosen]
+    chosen = [front[-1]] if first in (None, front[-1]) else [first, front[-1]]
+    while rest := [trial for trial in front if trial not in chosen]:
+        if len(chosen) >= count:
+            break
         chosen.append(max(rest, key=lambda trial: dominated_area([*chosen, trial], within=front)))
-    return chosen
+    return chosen[:count]
 
 
 def winner_of_trial(bench: Workbench, trial: Trial) -> Winner:
@@ -103,7 +108,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         settings.distill,
         winner.model.config,
         bench.teacher.config,
-        is_regression=bench.task.is_regression,
+        kind=bench.task.kind,
         seed=settings.seed,
     )
     transfer = bench.data.transfer
@@ -131,7 +136,9 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         **student_metrics(bench, limits, winner),
         "cost_s": round(time.monotonic() - start_s, 3),
     }
-    card = model_card(metrics, teacher=bench.teacher_name, task=bench.task.name)
+    card = model_card(
+        metrics, teacher=bench.teacher_name, task=bench.task.name, kind=bench.task.kind
+    )
     save_checkpoint(folder, winner.model, bench.tokenizer, metrics=metrics, card=card)
     checkpoint.clear()
     return folder
@@ -159,7 +166,9 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
         "parameters_encoder": encoder_parameters(winner.model),
         "teacher_parameters": sum(p.numel() for p in bench.teacher.parameters()),
         "size_mb": size_mb(parameters),
-        "flops": bench.flops(architecture),
+        "flops": count_flops(
+            architecture, ends_of(winner.model.config), length=bench.workload.length
+        ),
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
         "initialisation": winner.initialisation,
@@ -212,7 +221,7 @@ def _long_text_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, An
     """Times the student at length 128 where the model reaches it and the device knows it."""
     if bench.settings.device.kind == "table":
         return {}
-    if model.config.max_position_embeddings < LONG_TEXT_LENGTH:
+    if usable_positions(model.config) < LONG_TEXT_LENGTH:
         return {}
     try:
         comparison = bench.compare(architecture_of(model.config), length=LONG_TEXT_LENGTH)

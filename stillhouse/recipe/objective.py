@@ -10,6 +10,7 @@ from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm, Term
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.run.settings import DistillSettings
 
 
@@ -18,7 +19,7 @@ def distillation_terms(
     student: PreTrainedConfig,
     teacher: PreTrainedConfig,
     *,
-    is_regression: bool,
+    kind: TaskKind,
     seed: int,
 ) -> list[Term]:
     """Builds the terms with a weight above 0.
@@ -27,7 +28,7 @@ def distillation_terms(
         settings: Weights, temperature and layer map.
         student: Gives depth and width.
         teacher: Gives depth and width.
-        is_regression: Whether outputs are scores instead of class logits.
+        kind: What the task's labels are.
         seed: First weights of the projection between unequal widths.
     """
     terms: list[Term] = []
@@ -36,25 +37,36 @@ def distillation_terms(
             LogitTerm(
                 weight=settings.logit_weight,
                 temperature=settings.temperature,
-                is_regression=is_regression,
+                kind=kind,
             )
         )
     if settings.label_weight:
-        terms.append(LabelTerm(weight=settings.label_weight, is_regression=is_regression))
+        terms.append(LabelTerm(weight=settings.label_weight, kind=kind))
     if settings.hidden_weight:
-        links = layer_links(
-            settings.hidden_map, student.num_hidden_layers, teacher.num_hidden_layers
-        )
         terms.append(
-            HiddenTerm(
-                links=links,
-                student_hidden=student.hidden_size,
-                teacher_hidden=teacher.hidden_size,
-                weight=settings.hidden_weight,
-                seed=seed,
-            )
+            hidden_term(settings, student, teacher, weight=settings.hidden_weight, seed=seed)
         )
     return terms
+
+
+def hidden_term(
+    settings: DistillSettings,
+    student: PreTrainedConfig,
+    teacher: PreTrainedConfig,
+    *,
+    weight: float,
+    seed: int,
+) -> HiddenTerm:
+    """Builds the loss of hidden states with the settings' layer map, whatever its weight there."""
+    return HiddenTerm(
+        links=layer_links(
+            settings.hidden_map, student.num_hidden_layers, teacher.num_hidden_layers
+        ),
+        student_hidden=student.hidden_size,
+        teacher_hidden=teacher.hidden_size,
+        weight=weight,
+        seed=seed,
+    )
 
 
 def teacher_layers(terms: list[Term]) -> frozenset[int]:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from stillhouse.data.splits import split_task
 from stillhouse.data.task import Task, load_task
+from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.students import build_student, student_config
 from stillhouse.recipe.teacher import (
@@ -68,7 +69,8 @@ def load_workbench(
         source = ready or teacher or load_teacher(settings, task, splits)
         model = source.model
         model.to(accelerator.device)
-        longest = min(settings.task.max_length, model.config.max_position_embeddings)
+        architecture_of(model.config)  # refuses a teacher without students before it is trained
+        longest = min(settings.task.max_length, usable_positions(model.config))
         data = encode_task(task, splits, source.tokenizer, max_length=longest)
 
     def build(architecture: Architecture) -> PreTrainedModel:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stillhouse.device.torch_device import TorchDevice
 from stillhouse.errors import SettingsError
+from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.students import Initialisation, initialise_student, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
 from stillhouse.recipe.final import Winner, finish_winner, rank_students
@@ -35,20 +38,59 @@ def distil_student(bench: Workbench, student: str) -> Path:
             "device": bench.device.name,
         }
     )
-    winner = _from_shape(bench, student) if "=" in student else _from_checkpoint(bench, student)
+    winner, bench = student_of(bench, student, called="student")
     with bench.run.timed("final"):
         folder = finish_winner(bench, limits, winner)
         return rank_students(bench, [folder])[0]
 
 
-def _from_shape(bench: Workbench, text: str) -> Winner:
+def is_shape(student: str) -> bool:
+    """Tells a shape such as `layers=3,hidden_size=384` from a checkpoint's name."""
+    return "=" in student
+
+
+def student_of(bench: Workbench, student: str, *, called: str) -> tuple[Winner, Workbench]:
+    """Builds or loads a given student, ready to be distilled.
+
+    Args:
+        bench: The run's workbench.
+        student: A shape, a folder, or a hub id.
+        called: Names its folder of checkpoints.
+
+    Returns:
+        The student, and the workbench that times it: a checkpoint is timed as it is, even if its
+        family is not the teacher's.
+
+    Raises:
+        SettingsError: If it has another vocabulary than the teacher, or too few positions.
+    """
+    if is_shape(student):
+        return _from_shape(bench, student, called), bench
+    winner = _from_checkpoint(bench, student, called)
+    if isinstance(bench.device, TorchDevice):
+        bench = replace(bench, device=bench.device.timing(winner.model))
+    return winner, bench
+
+
+def check_student(bench: Workbench, student: str) -> None:
+    """Refuses a student that could not be distilled or timed, before anything is trained.
+
+    Raises:
+        StillhouseError: As building, loading or looking it up in a latency table would.
+    """
+    winner, bench = student_of(bench, student, called="student")
+    if not isinstance(bench.device, TorchDevice):
+        bench.compare(architecture_of(winner.model.config))
+
+
+def _from_shape(bench: Workbench, text: str, called: str) -> Winner:
     architecture = parse_architecture(text, like=bench.teacher_architecture)
     model = bench.build(architecture).to(bench.accelerator.device)
     initialisation = initialise_student(model, bench.teacher, bench.settings.distill.initialisation)
-    return Winner(name="student", model=model, initialisation=initialisation.to_dict(), trial=None)
+    return Winner(name=called, model=model, initialisation=initialisation.to_dict(), trial=None)
 
 
-def _from_checkpoint(bench: Workbench, name: str) -> Winner:
+def _from_checkpoint(bench: Workbench, name: str, called: str) -> Winner:
     """Loads a pretrained student; it must read the teacher's token ids."""
     tokenizer = load_tokenizer(name)
     if tokenizer.get_vocab() != bench.tokenizer.get_vocab():
@@ -58,17 +100,17 @@ def _from_checkpoint(bench: Workbench, name: str) -> Winner:
             "give a shape such as layers=3,hidden_size=384"
         )
     model, _ = load_model(name, labels=bench.teacher.config.num_labels)
-    positions = model.config.max_position_embeddings
+    positions = usable_positions(model.config)
     if positions < bench.data.transfer.longest:
         raise SettingsError(
             f"student {name!r} has {positions} positions, the longest text has "
             f"{bench.data.transfer.longest} tokens: set task.max_length to {positions} at most"
         )
     set_dropout(model, bench.settings.distill.dropout)
-    name_labels(model, bench.task.label_names)
+    name_labels(model, bench.task.label_names, kind=bench.task.kind)
     model.to(bench.accelerator.device)
     return Winner(
-        name="student",
+        name=called,
         model=model,
         initialisation={**Initialisation(kind="checkpoint").to_dict(), "source": name},
         trial=None,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from stillhouse.errors import SpaceError
-from stillhouse.model.anatomy import label_count
+from stillhouse.model.anatomy import ends_of
 from stillhouse.space.constraints import EncoderBelow, TotalBelow
 from stillhouse.space.default import default_space
+from stillhouse.space.published import kd_nas_for
 from stillhouse.space.search_space import Dimension, SearchSpace
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.settings import SpaceSettings
+    from stillhouse.space.architecture import Architecture
 
 SMALL_SHARE = 0.05
 """Below this share of the space left by the size rule, the user is told before the search."""
 
-ALTERNATIVES = {"heads": "head_size", "ffn_size": "ffn_ratio"}
+SPELLINGS = (("heads", "head_size"), ("ffn_size", "ffn_ratio"))
+"""Pairs of dimensions that say the same in other words."""
 
 
 def space_of(bench: Workbench) -> SearchSpace:
@@ -28,7 +31,7 @@ def space_of(bench: Workbench) -> SearchSpace:
         SpaceError: If the rule leaves nothing.
     """
     settings = bench.settings.space
-    base = default_space(bench.teacher_architecture)
+    base = base_space(settings, bench.teacher_architecture)
     base = SearchSpace(_dimensions(base.dimensions, settings), base.constraints)
     before = base.size()
     space = base.with_constraint(_size_rule(bench, settings))
@@ -50,38 +53,44 @@ def space_of(bench: Workbench) -> SearchSpace:
     return space
 
 
-def _dimensions(defaults: Sequence[Dimension], settings: SpaceSettings) -> tuple[Dimension, ...]:
-    """Replaces dimensions that the settings give, each with its alternative spelling."""
-    chosen = {dimension.name: dimension for dimension in defaults}
-    for name in ("layers", "hidden_size", "head_size", "ffn_ratio", "activation"):
-        values = getattr(settings, name)
-        if values is not None:
-            chosen[name] = Dimension(name, tuple(values))
-    for name, replaced in ALTERNATIVES.items():
-        values = getattr(settings, name)
-        if values is not None:
-            if getattr(settings, replaced) is not None:
-                raise SpaceError(f"space.{name} and space.{replaced} say the same: give only one")
-            chosen = {
-                name if key == replaced else key: Dimension(name, tuple(values))
-                if key == replaced
-                else dimension
-                for key, dimension in chosen.items()
-            }
-    return tuple(chosen.values())
+def base_space(settings: SpaceSettings, teacher: Architecture) -> SearchSpace:
+    """Builds the space that the settings start from, for a teacher of any shape."""
+    match settings.base:
+        case "default":
+            return default_space(teacher)
+        case "kd-nas":
+            return kd_nas_for(teacher, wide=False)
+        case "kd-nas-wide":
+            return kd_nas_for(teacher)
+        case _:
+            assert_never(settings.base)
+
+
+def _dimensions(base: Sequence[Dimension], settings: SpaceSettings) -> tuple[Dimension, ...]:
+    """Replaces dimensions that the settings give, each in its own or in the alternative spelling.
+
+    Raises:
+        SpaceError: If both spellings of one dimension are given.
+    """
+    for one, other in SPELLINGS:
+        if getattr(settings, one) is not None and getattr(settings, other) is not None:
+            raise SpaceError(f"space.{one} and space.{other} say the same: give only one")
+    return tuple(_given(dimension.name, settings) or dimension for dimension in base)
+
+
+def _given(name: str, settings: SpaceSettings) -> Dimension | None:
+    names = next((pair for pair in SPELLINGS if name in pair), (name,))
+    given = [(other, getattr(settings, other)) for other in names]
+    return next((Dimension(n, tuple(values)) for n, values in given if values is not None), None)
 
 
 def _size_rule(bench: Workbench, settings: SpaceSettings) -> EncoderBelow | TotalBelow:
     counts = bench.counts(bench.teacher_architecture)
     if settings.size_count == "encoder":
         return EncoderBelow(parameters=round(settings.size_fraction * counts.encoder))
-    config = bench.teacher.config
     return TotalBelow(
         parameters=round(settings.size_fraction * counts.total),
-        vocab_size=config.vocab_size,
-        positions=config.max_position_embeddings,
-        type_vocabulary=config.type_vocab_size,
-        labels=label_count(config),
+        ends=ends_of(bench.teacher.config),
     )
 
 

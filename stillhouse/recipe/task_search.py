@@ -12,10 +12,20 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from stillhouse.errors import DeviceError, RunError
 from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
+from stillhouse.recipe.competitors import check_competitors, train_competitors
 from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
+from stillhouse.recipe.kd_nas import (
+    best_by_reward,
+    make_controller,
+    reward_of,
+    with_reward,
+    write_controller,
+)
 from stillhouse.recipe.limits import DEFAULT_SPEEDUP
+from stillhouse.recipe.proxy_check import check_proxy, choose_controls, keep_controls
 from stillhouse.recipe.space import space_of
-from stillhouse.search.loop import run_search
+from stillhouse.search.controller import Controller
+from stillhouse.search.loop import Judgement, run_search
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
@@ -24,6 +34,7 @@ from stillhouse.search.trial import Trial, TrialState
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.settings import LimitSettings
+    from stillhouse.space.architecture import Architecture
     from stillhouse.space.search_space import SearchSpace
 
 
@@ -42,10 +53,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """What a search looks through, and within which limits."""
+    """What a search looks through, within which limits, and on how many examples it judges."""
 
     space: SearchSpace
     limits: LimitSettings
+    proxy_examples: int
 
 
 def plan_search(bench: Workbench) -> SearchPlan:
@@ -53,11 +65,15 @@ def plan_search(bench: Workbench) -> SearchPlan:
 
     Raises:
         SpaceError: If the size rule leaves nothing of the space.
+        DataError: If the proxy set cannot hold an example of every class.
         DeviceError: If even the smallest architecture is over a limit.
     """
-    plan = SearchPlan(space=space_of(bench), limits=effective_limits(bench))
+    plan = SearchPlan(
+        space=space_of(bench), limits=effective_limits(bench), proxy_examples=len(bench.proxy)
+    )
     if bench.run.is_untouched:
         check_limits_can_be_met(bench, plan.space, plan.limits)
+        check_competitors(bench)
     return plan
 
 
@@ -77,27 +93,42 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
             "grid_size": space.grid_size,
             "workload": bench.workload.label,
             "device": bench.device.name,
-            "proxy_examples": len(bench.proxy),
+            "proxy_examples": plan.proxy_examples,
         }
     )
     with bench.run.timed("search"):
         trials = _search(bench, space, limits)
-    winners = choose_winners(trials, bench.settings.final.students)
+    winners = choose_winners(trials, bench.settings.final.students, first=best_by_reward(trials))
     if not winners:
         raise RunError(_why_no_winner(trials))
     with bench.run.timed("final"):
-        finished = [
-            finish_winner(bench, limits, winner_of_trial(bench, trial)) for trial in winners
-        ]
-        students = rank_students(bench, finished)
+        finished = _finish(bench, limits, winners)
+        students = rank_students(bench, list(finished.values()))
+    if bench.settings.compare:
+        with bench.run.timed("competitors"):
+            train_competitors(bench, limits)
+    if bench.settings.final.controls:
+        with bench.run.timed("controls"):
+            controls = choose_controls(trials, winners, bench.settings.final.controls)
+            finished_controls = _finish(bench, limits, controls)
+            keep_controls(bench, finished_controls)
+            check_proxy(bench, trials, winners=finished, controls=finished_controls)
     return Outcome(trials=tuple(trials), students=tuple(students))
+
+
+def _finish(bench: Workbench, limits: LimitSettings, trials: Sequence[Trial]) -> dict[int, Path]:
+    """Trains trials to the end; returns each one's folder by its number."""
+    return {
+        trial.number: finish_winner(bench, limits, winner_of_trial(bench, trial))
+        for trial in trials
+    }
 
 
 def effective_limits(bench: Workbench) -> LimitSettings:
     """Returns the limits, or the default one, said aloud, where none was given."""
     limits = bench.settings.limit
-    if limits.given():
-        return limits
+    if limits.given() or bench.settings.search.strategy == "controller":
+        return limits  # the controller's reward weighs latency without a limit, too
     bench.narrator.say(
         f"No limit given: looking for students at least {DEFAULT_SPEEDUP:g} times as fast as the "
         "teacher (--limit changes it)."
@@ -129,6 +160,7 @@ def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitS
 def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list[Trial]:
     settings = bench.settings.search
     record = Record(bench.run.storage_url, space)
+    strategy = strategy_of(bench, space)
     log = SummaryWriter(str(bench.run.tensorboard / "search"))
 
     def on_trial(trial: Trial) -> None:
@@ -136,15 +168,24 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
             log.add_scalar("trial/quality", trial.quality, trial.number)
         if trial.latency_ms is not None:
             log.add_scalar("trial/latency_ms", trial.latency_ms, trial.number)
+        reward = reward_of(trial)
+        if reward is not None:
+            log.add_scalar("trial/reward", reward, trial.number)
         record.export_csv(bench.run.trials_file)
         bench.narrator.note(describe_trial(trial))
 
+    def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
+        judgement = judge_candidate(bench, f"trial-{number:04d}", architecture)
+        if not isinstance(strategy, Controller):
+            return judgement
+        return with_reward(settings, limits, trial, judgement)
+
     try:
         trials = run_search(
-            strategy=OptunaStrategy(space, make_sampler(settings.strategy), bench.settings.seed),
+            strategy=strategy,
             record=record,
             screen=lambda architecture: screen_candidate(bench, limits, architecture),
-            judge=lambda number, architecture, _trial: judge_candidate(bench, number, architecture),
+            judge=judge,
             candidates=settings.most_candidates,
             may_start=_time_keeper(bench, record.trials()),
             on_trial=on_trial,
@@ -153,7 +194,22 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
     finally:
         log.close()
         record.export_csv(bench.run.trials_file)
+        verdict = (
+            write_controller(bench, limits, strategy, record.trials())
+            if isinstance(strategy, Controller)
+            else ""
+        )
+    if verdict:
+        bench.narrator.say(verdict)
     return trials
+
+
+def strategy_of(bench: Workbench, space: SearchSpace) -> OptunaStrategy | Controller:
+    """Builds the strategy that the settings name."""
+    name = bench.settings.search.strategy
+    if name == "controller":
+        return make_controller(bench, space)
+    return OptunaStrategy(space, make_sampler(name), bench.settings.seed)
 
 
 def _time_keeper(bench: Workbench, recorded: Sequence[Trial]) -> Callable[[Sequence[Trial]], bool]:
@@ -179,16 +235,18 @@ def _time_keeper(bench: Workbench, recorded: Sequence[Trial]) -> Callable[[Seque
 
 
 def final_seconds(bench: Workbench, candidate_s: float) -> float:
-    """Estimates the time of the final training from that of one candidate.
+    """Estimates the time of everything after the search from that of one candidate.
 
     Args:
         bench: Gives both amounts of training.
         candidate_s: Mean time of a candidate; it includes scoring, so the estimate is generous.
     """
-    settings = bench.settings
+    settings, final = bench.settings, bench.settings.final
     candidate_examples = len(bench.proxy) * settings.search.epochs
-    final_examples = len(bench.data.transfer) * settings.final.epochs
-    return settings.final.students * candidate_s * final_examples / candidate_examples
+    final_examples = len(bench.data.transfer) * final.epochs
+    trained = final.students + final.controls + len(settings.compare)
+    again = final.noise_candidates if final.controls else 0
+    return candidate_s * (trained * final_examples / candidate_examples + again)
 
 
 def _was_trained(trial: Trial) -> bool:

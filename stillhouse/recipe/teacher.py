@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import TeacherError
-from stillhouse.evaluate.metrics import score
+from stillhouse.evaluate.metrics import best_constant_f1, score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import (
     architecture_of,
@@ -52,7 +52,7 @@ PROBE_LEAST = 2000
 
 def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
     """Loads the teacher that the settings name, with a head of the task's size."""
-    labels = max(1, len(task.label_names))
+    labels = task.output_count
     if settings.teacher.model == SCRATCH:
         texts = _texts(splits)
         tokenizer = train_tokenizer(texts, vocab_size=4000)
@@ -99,24 +99,50 @@ def prepare_teacher(bench: Workbench) -> None:
             must not be fine-tuned, or its own head is worse than always naming the most frequent
             class.
     """
-    outputs, wanted = label_count(bench.teacher.config), max(1, len(bench.task.label_names))
+    outputs, wanted = label_count(bench.teacher.config), bench.task.output_count
     if outputs != wanted:
         raise TeacherError(
             f"{bench.teacher_name} has {outputs} outputs, the task {bench.task.name} needs "
             f"{wanted}: give a teacher of this task"
         )
-    mode = bench.settings.teacher.finetune
-    if mode == "never" and not bench.source.has_trained_head:
+    if bench.settings.teacher.finetune == "never" and not bench.source.has_trained_head:
         raise TeacherError(
             f"{bench.teacher_name} has no trained head of {wanted} outputs "
             "for this task and teacher.finetune is 'never': use 'auto', or a fine-tuned checkpoint"
         )
-    if mode == "always" or not bench.source.has_trained_head:
-        name_labels(bench.teacher, bench.task.label_names)
+    if _needs_finetuning(bench):
+        name_labels(bench.teacher, bench.task.label_names, kind=bench.task.kind)
         _finetune(bench)
     else:
         _trust_head(bench)
     _save(bench)
+
+
+def finetuning_passes(bench: Workbench) -> float:
+    """Tells how often fine-tuning will run through the training set, its trial of rates included.
+
+    Returns:
+        0 where the teacher is taken as it is.
+    """
+    if not _needs_finetuning(bench):
+        return 0.0
+    rates = _rates(bench)
+    probe = len(_probe_examples(bench.data.train, bench.settings.seed)) / len(bench.data.train)
+    return _epochs(bench) + (probe * len(rates) if len(rates) > 1 else 0.0)
+
+
+def _needs_finetuning(bench: Workbench) -> bool:
+    mode = bench.settings.teacher.finetune
+    return mode == "always" or (mode == "auto" and not bench.source.has_trained_head)
+
+
+def _rates(bench: Workbench) -> Sequence[float]:
+    default = (5e-4,) if bench.source.from_scratch else (6e-5, 1.2e-4, 2.4e-4)
+    return bench.settings.teacher.learning_rates or default
+
+
+def _epochs(bench: Workbench) -> float:
+    return bench.settings.teacher.epochs or (8.0 if bench.source.from_scratch else 2.0)
 
 
 def _texts(splits: Splits) -> list[str]:
@@ -126,10 +152,23 @@ def _texts(splits: Splits) -> list[str]:
 
 def _trust_head(bench: Workbench) -> None:
     """Matches a trained head to the task's labels."""
+    names, kind = bench.task.label_names, bench.task.kind
+    match kind:
+        case "classes":
+            order = _trusted_order(bench)
+        case "multi_label":
+            order = _trusted_multi_label_order(bench)
+        case "scores":
+            order = (0,)
+        case _:
+            assert_never(kind)
+    reorder_outputs(bench.teacher, order)
+    name_labels(bench.teacher, names, kind=kind)
+
+
+def _trusted_order(bench: Workbench) -> tuple[int, ...]:
+    """Finds the output of each class, and refuses a head worse than the most frequent class."""
     names = bench.task.label_names
-    if not names:
-        name_labels(bench.teacher, names)
-        return
     logits_NC = predict(bench.teacher, bench.data.validation, precision=bench.precision)
     assert bench.data.validation.labels is not None
     labels_N = bench.data.validation.labels.astype(np.int64)
@@ -148,19 +187,42 @@ def _trust_head(bench: Workbench) -> None:
             f"right, fewer than the most frequent class alone ({majority:.1%}): it was not "
             "trained for this task; use --teacher-finetune always"
         )
-    reorder_outputs(bench.teacher, order)
-    name_labels(bench.teacher, names)
+    return order
+
+
+def _trusted_multi_label_order(bench: Workbench) -> tuple[int, ...]:
+    """Finds the output of each class by name alone: rare classes would be matched by chance.
+
+    A head is refused that is worse than naming always the same classes, the best choice of them.
+    """
+    names, validation = bench.task.label_names, bench.data.validation
+    order = label_order_by_name(bench.teacher, names)
+    if order is None:
+        raise TeacherError(
+            f"the labels of {bench.teacher_name}, {label_names(bench.teacher.config)}, are not the "
+            f"task's {list(names)}, and outputs of a multi-label task are matched by name alone: "
+            "name them in id2label of its config.json, or use --teacher-finetune always"
+        )
+    logits_NC = predict(bench.teacher, validation, precision=bench.precision)[:, list(order)]
+    assert validation.labels is not None
+    quality = score(["f1_micro"], logits_NC, validation.labels)["f1_micro"]
+    constant = best_constant_f1(validation.labels)
+    if quality < constant:
+        raise TeacherError(
+            f"{bench.teacher_name} reaches f1_micro {quality:.4f} on {len(validation)} held-out "
+            f"examples, less than the same classes for every example ({constant:.4f}): it was not "
+            "trained for this task; use --teacher-finetune always"
+        )
+    return order
 
 
 def _finetune(bench: Workbench) -> None:
-    rates: Sequence[float] = bench.settings.teacher.learning_rates
-    if not rates:
-        rates = (5e-4,) if bench.source.from_scratch else (3e-5, 6e-5, 1.2e-4)
+    rates = _rates(bench)
     rate = rates[0] if len(rates) == 1 else bench.run.state().get("teacher_learning_rate")
     if rate is None:
         rate = _best_rate(bench, rates)
         bench.run.update_state({"teacher_learning_rate": rate})
-    epochs = bench.settings.teacher.epochs or (8.0 if bench.source.from_scratch else 2.0)
+    epochs = _epochs(bench)
     checkpoint = CheckpointFolder(
         path=bench.run.work / "teacher", fingerprint=f"{rate:g}-{epochs:g}"
     )
@@ -173,7 +235,7 @@ def _finetune(bench: Workbench) -> None:
         train(
             bench.teacher,
             bench.data.train,
-            [LabelTerm(is_regression=bench.task.is_regression)],
+            [LabelTerm(kind=bench.task.kind)],
             _train_settings(bench, rate, epochs),
             accelerator=bench.accelerator,
             watch=watch,
@@ -192,7 +254,7 @@ def _best_rate(bench: Workbench, rates: Sequence[float]) -> float:
             train(
                 bench.teacher,
                 part,
-                [LabelTerm(is_regression=bench.task.is_regression)],
+                [LabelTerm(kind=bench.task.kind)],
                 _train_settings(bench, rate, 1.0),
                 accelerator=bench.accelerator,
                 watch=watch,

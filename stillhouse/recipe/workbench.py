@@ -14,6 +14,7 @@ import torch
 
 from stillhouse.data.batching import percentile_length
 from stillhouse.data.encoding import EncodedSet, concatenate, encode
+from stillhouse.data.proxy import check_proxy, choose_proxy
 from stillhouse.device.latency import Comparison, Device, Workload
 from stillhouse.device.table import read_table
 from stillhouse.device.torch_device import TorchDevice
@@ -21,7 +22,7 @@ from stillhouse.distill.loop import TrainSettings
 from stillhouse.distill.teacher import TeacherSignals, cached_teacher
 from stillhouse.errors import SettingsError
 from stillhouse.evaluate.metrics import score
-from stillhouse.model.anatomy import architecture_of, label_count
+from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.predict import predict
 from stillhouse.model.students import build_student, student_config
 from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
@@ -120,13 +121,21 @@ class Workbench:
 
     @cached_property
     def proxy(self) -> EncodedSet:
-        """The fixed subset on which candidates are compared."""
+        """The fixed subset on which candidates are compared; each class has an example in it.
+
+        Raises:
+            DataError: If there are more classes than examples in it.
+        """
         everything = self.data.transfer
         wanted = self.settings.search.proxy_examples
         if wanted >= len(everything):
             return everything
         generator = np.random.default_rng([self.settings.seed, 1])
-        return everything.select(np.sort(generator.permutation(len(everything))[:wanted]))
+        labels = everything.labels
+        chosen = choose_proxy(labels, total=len(everything), count=wanted, generator=generator)
+        if labels is not None:
+            check_proxy(labels, chosen, self.task.label_names)
+        return everything.select(chosen)
 
     def quality(self, model: PreTrainedModel, encoded: EncodedSet) -> dict[str, float]:
         """Scores a model on labelled examples, by metric; the primary metric comes first."""
@@ -155,40 +164,36 @@ class Workbench:
         finally:
             self.narrator.end()
 
-    def build(self, architecture: Architecture) -> PreTrainedModel:
-        """Builds a fresh student of the teacher's vocabulary and labels."""
+    def build(self, architecture: Architecture, *, seed: int | None = None) -> PreTrainedModel:
+        """Builds a fresh student of the teacher's vocabulary and labels.
+
+        Args:
+            architecture: Its shape.
+            seed: Of its weights; `None` for the run's.
+        """
         config = student_config(
             architecture, self.teacher.config, dropout=self.settings.distill.dropout
         )
-        return build_student(config, seed=self.settings.seed)
+        return build_student(config, seed=self.settings.seed if seed is None else seed)
 
-    def train_settings(self, epochs: float) -> TrainSettings:
-        """Returns the settings of one distillation."""
+    def train_settings(self, epochs: float, *, seed: int | None = None) -> TrainSettings:
+        """Returns the settings of one distillation; `seed` decides the order of the examples."""
         distill = self.settings.distill
         return TrainSettings(
             epochs=epochs,
             learning_rate=distill.learning_rate,
             batch_size=distill.batch_size,
             precision=self.precision,
-            seed=self.settings.seed,
+            seed=self.settings.seed if seed is None else seed,
         )
 
     def counts(self, architecture: Architecture) -> ParameterCount:
         """Counts the parameters of a student of `architecture`."""
-        config = self.teacher.config
-        return count_parameters(
-            architecture,
-            vocab_size=config.vocab_size,
-            positions=config.max_position_embeddings,
-            type_vocabulary=config.type_vocab_size,
-            labels=label_count(config),
-        )
+        return count_parameters(architecture, ends_of(self.teacher.config))
 
     def flops(self, architecture: Architecture) -> int:
         """Counts the operations of one example at the workload's length."""
-        return count_flops(
-            architecture, length=self.workload.length, labels=label_count(self.teacher.config)
-        )
+        return count_flops(architecture, ends_of(self.teacher.config), length=self.workload.length)
 
     def compare(self, architecture: Architecture, *, length: int | None = None) -> Comparison:
         """Tells a student's latency beside the teacher's, at the workload or at another length."""

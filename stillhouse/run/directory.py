@@ -21,9 +21,15 @@ from optuna.exceptions import StorageInternalError
 from safetensors import SafetensorError
 from sqlalchemy.exc import SQLAlchemyError
 
-from stillhouse.errors import RunError
+from stillhouse.errors import RunError, SettingsError
 from stillhouse.files import write_text_atomically
-from stillhouse.run.settings import PROVENANCE_KEY, RunSettings, difference, read_settings
+from stillhouse.run.settings import (
+    PROVENANCE_KEY,
+    RunSettings,
+    difference,
+    read_settings,
+    settings_from_dict,
+)
 
 STORAGE_ERRORS = (SafetensorError, StorageInternalError, SQLAlchemyError)
 """What libraries raise instead of an `OSError` where the disk is full or a file is damaged."""
@@ -197,6 +203,8 @@ def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
         raise RunError(f"{run.path} holds a run without settings.yaml: name another directory")
     old = read_settings(run.settings_file)
     old.pop(PROVENANCE_KEY, None)
+    with suppress(SettingsError):  # an older version may have known fewer settings: defaults now
+        old = settings_from_dict(old).to_dict()
     changed = difference(old, settings.to_dict())
     if changed:
         listed = "\n  ".join(changed)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,13 +17,16 @@ from stillhouse.distill.layer_maps import LayerMapName
 from stillhouse.errors import SettingsError
 from stillhouse.model.precision import Precision
 from stillhouse.model.students import InitialisationKind
-from stillhouse.search.samplers import SamplerName
+from stillhouse.run.recipes import RecipeName, with_recipe
 
+StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
 STRICT = ConfigDict(extra="forbid")
 PROVENANCE_KEY = "provenance"
 """Section of a written settings file that tells what the run stood on; ignored when read."""
 
 DEFAULT_CANDIDATES = 30
+CONTROLLER_CANDIDATES = {"default": 60, "published": 300}
+"""Candidates of a search by the controller: its episodes are planned, so time alone is no end."""
 
 
 def _check(*, holds: bool, rule: str, value: object) -> None:
@@ -36,12 +39,12 @@ class TeacherSettings:
     """The teacher.
 
     Attributes:
-        model: Hub id or folder of a BERT-shaped encoder, or `scratch`: a small BERT and its
-            tokeniser are then trained on the task itself.
+        model: Hub id or folder of a BERT, RoBERTa, DistilBERT or ELECTRA, or `scratch`: a small
+            BERT and its tokeniser are then trained on the task itself.
         finetune: `auto` fine-tunes unless the checkpoint has a trained head for the task.
         epochs: Passes over the training set; `None` means 2, from scratch 8.
         learning_rates: Each is tried on a tenth of the examples; the best one trains to the end.
-            Empty means three around 6e-5, from scratch 5e-4 alone.
+            Empty means three around 1.2e-4, from scratch 5e-4 alone.
         batch_size: Examples a step.
     """
 
@@ -70,17 +73,20 @@ class TeacherSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceSettings:
-    """The search space: values for dimensions that shall differ from the default space's.
+    """The search space: values for dimensions that shall differ from the base space's.
 
     Attributes:
+        base: `default` is made for any teacher; `kd-nas` is the published space of KD-NAS in the
+            teacher's proportions, `kd-nas-wide` the same with four more widths.
         layers, hidden_size, heads, head_size, ffn_size, ffn_ratio, activation: Allowed values, or
-            `None` for the default. Giving `heads` replaces `head_size` and the other way round;
+            `None` for the base's. Giving `heads` replaces `head_size` and the other way round;
             likewise `ffn_size` and `ffn_ratio`.
         size_fraction: Students must stay below this share of the teacher's parameters, 0..1.
         size_count: What is counted for that: encoder layers, or everything with the embeddings.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    base: Literal["default", "kd-nas", "kd-nas-wide"] = "default"
     layers: tuple[int, ...] | None = None
     hidden_size: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
@@ -170,26 +176,39 @@ class SearchSettings:
     """How candidates are proposed and judged.
 
     Attributes:
-        strategy: Optuna's sampler of candidates.
+        strategy: Optuna's sampler of candidates, or `controller` for that of KD-NAS.
         candidates: Candidates to train, at most; `None` means as many as the time allows, and 30
-            where no time is given either.
+            where no time is given either. The controller plans its episodes and so always has a
+            number: 60, or 300 with the published constants.
         seconds: Time for the whole run, the final training included; `None` for no limit.
         proxy_examples: Training examples that every candidate sees, fixed before the search.
         epochs: Passes over them.
         candidate_seconds: A candidate that trains longer becomes a failed trial.
+        controller: Constants of the controller: `default` learns within 60 candidates,
+            `published` are those of the paper, for 15 episodes of 20.
+        quality: What candidates are judged by: the score on the task, or `hidden`, 1 less the loss
+            of the hidden states on search-validation, after training on that loss alone.
+        alpha: Exponent of the latency in the reward, 0 or below.
+        beta: Share of the teacher's latency at which the reward is the quality itself, where no
+            limit on latency says it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    strategy: SamplerName = "tpe"
+    strategy: StrategyName = "tpe"
     candidates: int | None = None
     seconds: float | None = None
     proxy_examples: int = 8192
     epochs: float = 1.0
     candidate_seconds: float | None = None
+    controller: Literal["default", "published"] = "default"
+    quality: Literal["task", "hidden"] = "task"
+    alpha: float = -0.06  # KD-NAS, as its re-implementations quote it
+    beta: float = 0.6  # likewise
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
-        for name in ("proxy_examples", "epochs"):
+        _check(holds=self.alpha <= 0, rule="search.alpha must be 0 or below", value=self.alpha)
+        for name in ("proxy_examples", "epochs", "beta"):
             value = getattr(self, name)
             _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
         for name in ("candidates", "seconds", "candidate_seconds"):
@@ -203,6 +222,8 @@ class SearchSettings:
     @property
     def most_candidates(self) -> int | None:
         """Candidates to train at most, or `None` where only the time ends the search."""
+        if self.candidates is None and self.strategy == "controller":
+            return CONTROLLER_CANDIDATES[self.controller]
         if self.candidates is None and self.seconds is None:
             return DEFAULT_CANDIDATES
         return self.candidates
@@ -260,16 +281,25 @@ class FinalSettings:
         students: Winners to train to the end: the best within the limits, then the rest of the
             front.
         epochs: Passes over the full training set.
+        controls: Trials from evenly spaced places of the ranking that are trained to the end as
+            well, to see whether the search's short trainings rank as the final ones do.
+        noise_candidates: Trials that are judged again with another seed, which tells how well any
+            ranking could agree.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     students: int = 3
     epochs: float = 3.0
+    controls: int = 0
+    noise_candidates: int = 0
 
     def __post_init__(self) -> None:
         """Refuses to train no student."""
         _check(holds=self.students > 0, rule="final.students must be above 0", value=self.students)
         _check(holds=self.epochs > 0, rule="final.epochs must be above 0", value=self.epochs)
+        for name in ("controls", "noise_candidates"):
+            value = getattr(self, name)
+            _check(holds=value >= 0, rule=f"final.{name} must not be negative", value=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,8 +315,12 @@ class RunSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
     final: FinalSettings = field(default_factory=FinalSettings)
+    recipe: RecipeName = "plain"
+    """The method whose defaults fill what is not given."""
     student: str | None = None
     """`distill` only: the one student, instead of a search."""
+    compare: tuple[str, ...] = ()
+    """Shapes and checkpoints that are distilled like the winners, to be compared with them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -306,7 +340,8 @@ def settings_from_dict(data: Mapping[str, Any]) -> RunSettings:
     Raises:
         SettingsError: Naming the path, the rule and the value of everything that is wrong.
     """
-    known = {key: value for key, value in data.items() if key != PROVENANCE_KEY}
+    given = {key: value for key, value in data.items() if key != PROVENANCE_KEY}
+    known = with_recipe(given)
     try:
         return TypeAdapter(RunSettings).validate_python(known)
     except ValidationError as error:

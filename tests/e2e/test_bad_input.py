@@ -118,7 +118,7 @@ def test_impossible_settings(fails, options, naming):
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [(["--wrong"], "--wrong"), (["--candidates", "few"], "--candidates"), (["a", "b"], "(b)")],
+    [(["--wrong"], "--wrong"), (["--candidates", "few"], "--candidates"), (["a", "b"], "'a'")],
 )
 def test_wrong_flags(search, options, named):
     code, out, err = search(*options)

@@ -51,6 +51,11 @@ def test_more_wanted_than_the_front_has():
     assert sorted(numbers(choose_winners(FRONT, 50))) == [0, 2, 3, 4]
 
 
+def test_a_named_first_winner_comes_before_the_best():
+    assert numbers(choose_winners(FRONT, 2, first=FRONT[2])) == [2, 4]
+    assert numbers(choose_winners(FRONT, 1, first=FRONT[2])) == [2]
+
+
 def test_the_order_of_trials_does_not_matter():
     assert choose_winners(FRONT[::-1], 3) == choose_winners(FRONT, 3)
 

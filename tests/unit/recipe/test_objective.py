@@ -9,9 +9,9 @@ STUDENT = BertConfig(num_hidden_layers=2, hidden_size=16)
 TEACHER = BertConfig(num_hidden_layers=6, hidden_size=32)
 
 
-def terms_of(*, is_regression=False, **settings):
+def terms_of(*, kind="classes", **settings):
     made = DistillSettings(**settings)
-    return distillation_terms(made, STUDENT, TEACHER, is_regression=is_regression, seed=0)
+    return distillation_terms(made, STUDENT, TEACHER, kind=kind, seed=0)
 
 
 def test_by_default_the_teachers_outputs_alone():
@@ -39,7 +39,6 @@ def test_the_layer_map_tells_which_teacher_layers_are_read(name, read):
     assert teacher_layers(terms) == frozenset(read)
 
 
-def test_a_regression_has_numbers_for_outputs():
-    assert [term.is_regression for term in terms_of(is_regression=True, label_weight=1)] == [
-        True
-    ] * 2
+@pytest.mark.parametrize("kind", ["multi_label", "scores"])
+def test_the_losses_know_what_the_labels_are(kind):
+    assert [term.kind for term in terms_of(kind=kind, label_weight=1)] == [kind] * 2

@@ -32,11 +32,12 @@ def test_a_given_limit_stands_alone(bench, talk):
 def timed_bench(bench):
     """A candidate sees 2 × 100 examples, two final students 3 × 1,000 each."""
 
-    def make(budget_s, wall_s=0.0):
+    def make(budget_s, wall_s=0.0, final=(), compare=()):
         made = bench(
             {
                 "search": {"epochs": 2, "proxy_examples": 100, "seconds": budget_s},
-                "final": {"students": 2, "epochs": 3},
+                "final": {"students": 2, "epochs": 3, **dict(final)},
+                "compare": list(compare),
             },
             data=SimpleNamespace(transfer=range(1000)),
             run=SimpleNamespace(state=lambda: {"phases_s": {"teacher": wall_s}}),
@@ -50,6 +51,12 @@ def timed_bench(bench):
 def test_the_final_training_is_foreseen_from_a_candidate(timed_bench):
     # 3,000 examples are 15 times a candidate's 200; two students, 4 s a candidate.
     assert final_seconds(timed_bench(None), 4.0) == 2 * 15 * 4.0
+
+
+def test_what_checks_the_proxy_is_foreseen_too(timed_bench):
+    bench = timed_bench(None, final={"controls": 3, "noise_candidates": 8}, compare=["layers=1"])
+    # Two students, three controls, a competitor; and eight candidates again.
+    assert final_seconds(bench, 4.0) == (2 + 3 + 1) * 15 * 4.0 + 8 * 4.0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
@@ -216,3 +217,40 @@ def test_a_regression_teacher_has_one_output(prepare_folder, tmp_path, regressio
     assert metrics["quality"] > 0.5
     assert model.config.num_labels == 1
     assert model.config.problem_type == "regression"
+
+
+@pytest.fixture
+def multi_label(weather_rows):
+    """Each text is good or bad as the teacher says; every fifth is both by its label."""
+    texts, names = zip(*weather_rows, strict=True)
+    labels = [["bad", "good"] if i % 5 == 0 else [name] for i, name in enumerate(names)]
+    data = Dataset.from_dict({"text": list(texts), "label": labels})
+    return task_from_dataset(data, text="text", label="label")
+
+
+def test_a_multi_label_head_is_matched_by_name_and_trusted(
+    prepare, weather_teacher, tmp_path, multi_label
+):
+    swap_outputs(weather_teacher)
+    rename(weather_teacher, ["Good", "bad"])
+    bench = prepare(weather_teacher, task=multi_label)
+    model, metrics = kept(tmp_path)
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert model.config.problem_type == "multi_label_classification"
+    assert metrics["metric"] == "f1_micro"
+    assert metrics["quality"] > 0.8
+    assert bench.data.validation.labels.shape == (11, 2)
+
+
+def test_a_multi_label_head_with_other_names_is_not_guessed(prepare, weather_teacher, multi_label):
+    rename(weather_teacher, ["LABEL_0", "LABEL_1"])
+    with pytest.raises(TeacherError, match=r"labels of mine, \['LABEL_0', .*matched by name alone"):
+        prepare(weather_teacher, task=multi_label)
+
+
+def test_a_multi_label_head_worse_than_a_constant_is_an_error(
+    prepare, weather_teacher, multi_label
+):
+    swap_outputs(weather_teacher)  # its names say that they are right
+    with pytest.raises(TeacherError, match=r"mine reaches f1_micro 0\.\d+ on 11 .*always"):
+        prepare(weather_teacher, task=multi_label)

@@ -6,18 +6,19 @@ import torch
 
 from stillhouse.data.encoding import EncodedSet
 from stillhouse.device.latency import Workload
-from stillhouse.errors import SettingsError
+from stillhouse.errors import DataError, SettingsError
 from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
 from stillhouse.run.settings import DeviceSettings
 
 
-def encoded(count):
+def encoded(count, labels=None):
     """Example i holds the one token i."""
     tokens = np.arange(count, dtype=np.int32)
     return EncodedSet(
         input_ids=tokens,
         token_type_ids=np.zeros(count, np.int8),
         offsets=np.arange(count + 1, dtype=np.int64),
+        labels=labels,
     )
 
 
@@ -36,6 +37,18 @@ def test_the_proxy_set_is_a_fixed_part_of_the_examples(bench, wanted):
 def test_few_examples_are_all_in_the_proxy_set(bench):
     data = SimpleNamespace(transfer=encoded(50))
     assert bench({"search": {"proxy_examples": 50}}, data=data).proxy is data.transfer
+
+
+def test_every_class_is_in_the_proxy_set_or_it_is_refused(bench):
+    labels = np.array([0] * 40 + [1] * 4 + [2] + [-100] * 5)
+    data = SimpleNamespace(transfer=encoded(50, labels))
+    task = SimpleNamespace(label_names=("a", "b", "c"))
+    for seed in range(5):
+        settings = {"search": {"proxy_examples": 10}, "seed": seed}
+        proxy = bench(settings, data=data, task=task).proxy
+        assert np.bincount(proxy.labels[proxy.labels >= 0]).tolist() == [7, 1, 1]
+    with pytest.raises(DataError, match=r"no example of class '.'.*proxy_examples to at least 3"):
+        _ = bench({"search": {"proxy_examples": 2}}, data=data, task=task).proxy
 
 
 def test_the_workload_follows_the_task_unless_set():

@@ -102,6 +102,19 @@ def test_other_settings_are_refused_with_the_difference(tmp_path, computed):
     assert state(tmp_path) == before
 
 
+def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(tmp_path):
+    with open_run(tmp_path, SETTINGS):
+        (tmp_path / "work").mkdir()
+    written = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    del written["recipe"], written["search"]["alpha"]
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(written))
+    with open_run(tmp_path, SETTINGS):
+        pass
+    other = replace(SETTINGS, search=SearchSettings(alpha=-0.5))
+    with pytest.raises(RunError, match=r"search\.alpha: -0\.06 → -0\.5"), open_run(tmp_path, other):
+        pass
+
+
 def test_a_run_without_settings_is_refused(tmp_path):
     (tmp_path / "study.db").touch()
     with pytest.raises(RunError, match=r"without settings\.yaml"), open_run(tmp_path, SETTINGS):

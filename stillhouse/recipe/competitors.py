@@ -1,0 +1,71 @@
+"""Competitors: given shapes and checkpoints that are distilled like the winners of a search."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.export.checkpoint import read_metrics
+from stillhouse.files import folder_written_aside, write_text_atomically
+from stillhouse.recipe.final import finish_winner
+from stillhouse.recipe.single import check_student, is_shape, student_of
+
+if TYPE_CHECKING:
+    from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.settings import LimitSettings
+
+COMPETITORS_FILE = "competitors.json"
+
+_SHOWN = (
+    "quality",
+    "quality_low",
+    "quality_high",
+    "quality_search",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "speedup",
+    "parameters",
+    "size_mb",
+    "within_limit",
+)
+
+
+def check_competitors(bench: Workbench) -> None:
+    """Refuses a competitor that could not be distilled, before hours of search.
+
+    Raises:
+        StillhouseError: As the distillation of one student would: a malformed shape, a checkpoint
+            that cannot be loaded or has another vocabulary, a device that does not know it.
+    """
+    for name in bench.settings.compare:
+        check_student(bench, name)
+
+
+def train_competitors(bench: Workbench, limits: LimitSettings) -> None:
+    """Distils every competitor with the winners' data, objective, rate and epochs.
+
+    Each lands in `competitors/<n>` with its metrics, all of them in `competitors.json`.
+    """
+    points = []
+    for number, name in enumerate(bench.settings.compare, start=1):
+        target = bench.run.path / "competitors" / str(number)
+        if not (target / "metrics.json").exists():
+            winner, their_bench = student_of(bench, name, called=f"competitor-{number}")
+            finished = finish_winner(their_bench, limits, winner)
+            with folder_written_aside(target) as aside:
+                shutil.copytree(finished, aside, dirs_exist_ok=True)
+        points.append(_point(name, f"competitors/{number}", read_metrics(target)))
+        content = json.dumps({"points": points}, indent=2)
+        write_text_atomically(bench.run.path / COMPETITORS_FILE, content + "\n")
+
+
+def _point(name: str, folder: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": metrics["architecture_label"],
+        "kind": "shape" if is_shape(name) else "checkpoint",
+        "folder": folder,
+        **{key: metrics.get(key) for key in _SHOWN},
+    }
