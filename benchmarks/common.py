@@ -47,7 +47,7 @@ def teacher_run() -> Path:
     path = WORK / "teacher"
     settings = settings_from_dict(
         {
-            "teacher": {"model": minilm_folder()},
+            "teacher": {"model": minilm_folder(), "learning_rates": [6e-5, 1.2e-4, 2.4e-4]},
             "task": {"name": "glue/sst2", "directory": str(glue_folder())},
             "student": "layers=3",
             "final": {"epochs": 0.02},

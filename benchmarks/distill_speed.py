@@ -39,7 +39,7 @@ from stillhouse.data.encoding import encode
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.teacher import cached_teacher
 from stillhouse.distill.terms import LogitTerm
-from stillhouse.model.anatomy import architecture_of
+from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.predict import predict
 from stillhouse.model.students import build_student, initialise_student, student_config
 from stillhouse.model.teachers import hash_weights, load_model, load_tokenizer
@@ -241,7 +241,7 @@ def useful_flops(
 
     def forward(model: PreTrainedModel) -> float:
         shape = architecture_of(model.config)
-        each = [count_flops(shape, length=int(size), labels=2) for size in sizes]
+        each = [count_flops(shape, ends_of(model.config), length=int(size)) for size in sizes]
         return float(np.dot(each, counts))
 
     return forward(teacher) + sum(3 * job.epochs * forward(student) for student in made)
