@@ -4,7 +4,7 @@ Architectures are drawn at random from KD-NAS's space in the proportions of all-
 is distilled on SST-2's proxy set exactly as the search does it, once a seed. Latencies are measured
 in a pass of their own, with nothing else running. Goes on where it was interrupted.
 
-    python -m benchmarks.record_table --small   # 120 architectures, one seed; 40 also with a second
+    python -m benchmarks.record_table --small   # 120 architectures, one seed; 20 also with a second
     python -m benchmarks.record_table --full    # 300 architectures, three seeds
 """
 
@@ -29,7 +29,7 @@ from stillhouse.space.architecture import Architecture
 
 TABLE = ROOT / "benchmarks" / "tables" / "sst2_minilm.csv"
 DRAW_SEED = 0
-TWICE = 40
+TWICE = 20
 """Architectures of `--small` that are trained with a second seed."""
 
 
@@ -40,6 +40,7 @@ def settings() -> RunSettings:
             "recipe": "kd-nas",
             "teacher": {"model": str(teacher_run())},
             "task": {"name": "glue/sst2", "directory": str(glue_folder())},
+            "device": {"threads": 1},
         }
     )
 
