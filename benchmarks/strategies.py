@@ -53,8 +53,8 @@ CANDIDATES = 60
 STAGES = (20, 40, 60)
 REPORT_SEEDS = range(20)
 TUNING_SEEDS = range(100, 110)  # no seed of the report: constants are chosen on these
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-PASSES = (30, 60, 120)
+LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PASSES = (10, 30, 60, 120)
 RESAMPLES = 5_000
 
 
