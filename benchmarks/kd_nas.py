@@ -5,7 +5,7 @@ that chose nothing: SST-2's dev + test_gold (n = 2,693), MRPC's dev + labelled t
 shapes get the same first weights' rule, losses, order of the data, epochs and three learning rates;
 the best rate on search-validation is then trained with two more seeds. Goes on where it stopped.
 
-    python -m benchmarks.kd_nas --small           # SST-2; final training of one epoch
+    python -m benchmarks.kd_nas --small           # SST-2; final training of half an epoch
     python -m benchmarks.kd_nas --full            # three epochs
     python -m benchmarks.kd_nas --small --task mrpc
 """
@@ -67,7 +67,7 @@ class Size:
     proxy: int
 
 
-SMALL = Size(epochs={"sst2": 1.0, "mrpc": 6.0}, candidates=60, proxy=8192)
+SMALL = Size(epochs={"sst2": 0.5, "mrpc": 4.0}, candidates=60, proxy=8192)
 FULL = Size(epochs={"sst2": 3.0, "mrpc": 12.0}, candidates=100, proxy=16384)
 
 
