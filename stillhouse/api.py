@@ -56,6 +56,8 @@ class SearchResult:
         trials: All finished trials, by number.
         front: Trials that no other one beats in both quality and latency, fastest first.
         students: Finished students by rank; the first is the best within the limits.
+        controls: Students that were trained to the end to check the proxy, by trial.
+        competitors: The given shapes and checkpoints (`compare`), distilled alike, in their order.
         path: The run directory.
         report: The report page.
     """
@@ -63,6 +65,8 @@ class SearchResult:
     trials: tuple[Trial, ...]
     front: tuple[Trial, ...]
     students: tuple[Student, ...]
+    controls: tuple[Student, ...]
+    competitors: tuple[Student, ...]
     path: Path
     report: Path
 
@@ -151,6 +155,7 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
     seconds: float | None = None,
     candidates: int | None = None,
     run: str | Path | None = None,
+    recipe: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     text: tuple[str, ...] = (),
     label: str | None = None,
@@ -169,6 +174,7 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.
+        recipe: `kd-nas`, or `plain`; `None` leaves it to `settings`, by default `plain`.
         tokenizer: Tokeniser of a teacher in memory.
         text: Text columns, one or two.
         label: Label column.
@@ -183,6 +189,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         overrides["search.seconds"] = seconds
     if candidates is not None:
         overrides["search.candidates"] = candidates
+    if recipe is not None:
+        overrides["recipe"] = recipe
     given = Given(
         teacher=_teacher_in_memory(teacher, tokenizer), task=_task_in_memory(task, text, label)
     )
@@ -246,7 +254,13 @@ def _result(run: RunDirectory) -> SearchResult:
     return SearchResult(
         trials=tuple(trials),
         front=tuple(pareto_front(trials)),
-        students=tuple(Student(path=f, metrics=read_metrics(f)) for f in run.students()),
+        students=_students(run, "students"),
+        controls=_students(run, "controls"),
+        competitors=_students(run, "competitors"),
         path=run.path,
         report=run.path / "report.html",
     )
+
+
+def _students(run: RunDirectory, group: str) -> tuple[Student, ...]:
+    return tuple(Student(path=f, metrics=read_metrics(f)) for f in run.students(group))

@@ -217,7 +217,7 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
 
     with resumable(run):
         result = run_search_job(settings, run, RichNarrator(err))
-    _print_students(result.students)
+    _print_students(result.students, result.competitors)
     best = result.students[0]
     err.print(
         f"\nDone. Load the best with AutoModelForSequenceClassification.from_pretrained("
@@ -409,7 +409,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004
 
 
-def _print_students(students: Sequence[Student]) -> None:
+def _print_students(students: Sequence[Student], competitors: Sequence[Student] = ()) -> None:
     if not students:
         return
     first = students[0].metrics
@@ -418,6 +418,9 @@ def _print_students(students: Sequence[Student]) -> None:
         table.add_column(column)
     for rank, student in enumerate(students, start=1):
         table.add_row(str(rank), *_row(student.metrics))
+    for number, student in enumerate(competitors):
+        table.add_section() if not number else None
+        table.add_row("compared", *_row(student.metrics))
     out.print(table)
     out.print(
         f"teacher: {first['metric']} {first['teacher_quality']:.4f}, "

@@ -155,6 +155,13 @@ def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitS
             f"over {listed}. Raise the limit, shorten device.length, or add smaller "
             "architectures to the space."
         )
+    teacher_ms = screening.attributes["teacher_latency_ms"]
+    assert isinstance(teacher_ms, int | float)
+    if limits.latency_ms is not None and teacher_ms <= limits.latency_ms:
+        bench.narrator.say(
+            f"The teacher itself takes {teacher_ms:.2f} ms, within latency_ms="
+            f"{limits.latency_ms:g}: a lower limit would give faster students."
+        )
 
 
 def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list[Trial]:

@@ -81,9 +81,13 @@ class RunDirectory:
         """Folder of a finished student; rank 1 is the best within the limits."""
         return self.path / "students" / str(rank)
 
-    def students(self) -> list[Path]:
-        """Folders of the finished students, by rank."""
-        complete = [file.parent for file in (self.path / "students").glob("*/metrics.json")]
+    def students(self, group: str = "students") -> list[Path]:
+        """Folders of finished students, by rank.
+
+        Args:
+            group: `students`, or `controls` (by the number of their trials) or `competitors`.
+        """
+        complete = [file.parent for file in (self.path / group).glob("*/metrics.json")]
         # A crash may leave a folder that was being written aside, with a name that is no rank.
         ranked = [folder for folder in complete if folder.name.isdecimal()]
         return sorted(ranked, key=lambda folder: int(folder.name))

@@ -188,7 +188,8 @@ class SearchSettings:
             `published` are those of the paper, for 15 episodes of 20.
         quality: What candidates are judged by: the score on the task, or `hidden`, 1 less the loss
             of the hidden states on search-validation, after training on that loss alone.
-        alpha: Exponent of the latency in the reward, 0 or below.
+        alpha: Exponent of the latency in the reward, 0 or below; `None` means that of the paper
+            with the published constants, −0.02 with the default ones.
         beta: Share of the teacher's latency at which the reward is the quality itself, where no
             limit on latency says it.
     """
@@ -202,12 +203,16 @@ class SearchSettings:
     candidate_seconds: float | None = None
     controller: Literal["default", "published"] = "default"
     quality: Literal["task", "hidden"] = "task"
-    alpha: float = -0.06  # KD-NAS, as its re-implementations quote it
-    beta: float = 0.6  # likewise
+    alpha: float | None = None
+    beta: float = 0.6  # KD-NAS, as its re-implementations quote it
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
-        _check(holds=self.alpha <= 0, rule="search.alpha must be 0 or below", value=self.alpha)
+        _check(
+            holds=self.alpha is None or self.alpha <= 0,
+            rule="search.alpha must be 0 or below",
+            value=self.alpha,
+        )
         for name in ("proxy_examples", "epochs", "beta"):
             value = getattr(self, name)
             _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)

@@ -45,12 +45,20 @@ def test_at_the_target_the_reward_is_the_quality():
     assert judged.attributes["reward"] == pytest.approx(0.8)
 
 
-def test_a_faster_student_is_rewarded_by_the_published_exponent():
-    # A student of a tenth of the target: 0.1 ** -0.06 = 1.14815.
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        # A student of a tenth of the target: 0.1 ** -0.06 and 0.1 ** -0.02.
+        ({"controller": "published"}, 1.148154),
+        ({}, 1.047129),
+        ({"controller": "published", "alpha": 0.0}, 1.0),
+    ],
+)
+def test_a_faster_student_is_rewarded_by_the_exponent(settings, factor):
     judged = with_reward(
-        SearchSettings(), LimitSettings(), screened(0.6, 10.0), Judgement(quality=0.8)
+        SearchSettings(**settings), LimitSettings(), screened(0.6, 10.0), Judgement(quality=0.8)
     )
-    assert judged.attributes["reward"] == pytest.approx(0.8 * 1.148154, rel=1e-5)
+    assert judged.attributes["reward"] == pytest.approx(0.8 * factor, rel=1e-5)
     assert judged.quality == 0.8
 
 
