@@ -28,6 +28,7 @@ from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
 from benchmarks.common import heading
+from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
 from stillhouse.search.controller import (
     Controller,
     ControllerSettings,
@@ -75,7 +76,7 @@ class Ground:
     truth: dict[Architecture, float]
 
     @staticmethod
-    def of(table: RecordedTable) -> Ground:
+    def of(table: RecordedTable, alpha: float) -> Ground:
         """Works out the truth.
 
         The latency target is 0.6 of the slowest; it scales all rewards alike and changes no order.
@@ -88,7 +89,7 @@ class Ground:
             for architecture, rows in table.rows.items()
         }
         slowest_ms = max(latency_ms for _, latency_ms in means.values())
-        reward = Reward(target_ms=BETA * slowest_ms)
+        reward = Reward(target_ms=BETA * slowest_ms, alpha=alpha)
         truth = {architecture: reward(*pair) for architecture, pair in means.items()}
         return Ground(table=table, space=table.space(), reward=reward, truth=truth)
 
@@ -323,10 +324,13 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="everything; slow")
     parser.add_argument("--tune", action="store_true", help="a grid of the controller's constants")
     parser.add_argument("--table", type=Path, required=True, help="the recorded table")
+    parser.add_argument(
+        "--alpha", type=float, default=DEFAULT_ALPHA, help="exponent of the latency in the reward"
+    )
     arguments = parser.parse_args()
     heading("benchmarks.strategies")
     table = read_recorded(arguments.table)
-    ground = Ground.of(table)
+    ground = Ground.of(table, arguments.alpha)
     seeds = TUNING_SEEDS if arguments.tune else REPORT_SEEDS
     print(f"{describe(ground)}; seeds {seeds.start} to {seeds.stop - 1}\n")
     if arguments.tune:

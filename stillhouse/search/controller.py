@@ -116,7 +116,7 @@ def default_controller(candidates: int) -> ControllerSettings:
         epsilon_fall=0.9 / max(1, episodes - 1),
         pool=150,
         passes=60,
-        learning_rate=1e-3,  # chosen with benchmarks.strategies --tune
+        learning_rate=3e-3,  # chosen with benchmarks.strategies --tune
         standardise=True,
         memory="all",
     )
