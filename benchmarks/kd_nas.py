@@ -35,7 +35,7 @@ from stillhouse.recipe.open_workbench import open_workbench
 from stillhouse.recipe.workbench import Workbench
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import RunSettings, settings_from_dict
+from stillhouse.run.settings import RunSettings, apply_overrides, settings_from_dict
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import Architecture, BertArchitecture, parse_architecture
 
@@ -371,11 +371,14 @@ def main() -> None:
     parser.add_argument("--task", choices=["sst2", "mrpc"], default="sst2")
     parser.add_argument("--search-only", action="store_true", help="stop before the comparison")
     parser.add_argument("--hand-only", action="store_true", help="only train what a hand crafted")
+    parser.add_argument("--alpha", type=float, help="exponent of the latency in the reward")
     given = parser.parse_args()
     size = FULL if given.full else SMALL
     heading("benchmarks.kd_nas")
-    settings: RunSettings = settings_from_dict(base_settings(given.task, size))
-    path = WORK / f"kd_nas_{given.task}_{'full' if given.full else 'small'}"
+    chosen = apply_overrides(base_settings(given.task, size), {"search.alpha": given.alpha})
+    settings: RunSettings = settings_from_dict(chosen)
+    alpha = "" if given.alpha is None else f"_alpha{given.alpha:g}"
+    path = WORK / f"kd_nas_{given.task}_{'full' if given.full else 'small'}{alpha}"
     if given.hand_only:
         train_by_hand(settings, path, given.task, size)
         return
