@@ -29,6 +29,7 @@ from stillhouse.api import SearchResult, run_search_job
 from stillhouse.data.encoding import EncodedSet, encode
 from stillhouse.distill.loop import train
 from stillhouse.model.predict import predict
+from stillhouse.model.slicing import copy_slices
 from stillhouse.model.students import initialise_student
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
 from stillhouse.recipe.open_workbench import open_workbench
@@ -48,6 +49,8 @@ HAND = {
     "hand: 2 layers": "layers=2,hidden_size=384,heads=12,ffn_size=1536",
     "hand: TinyBERT-like": "layers=4,hidden_size=160,heads=5,ffn_size=640",
 }
+FIXED_LAYERS = {"bert-3x384-a12-f1536-gelu": (0, 2, 4)}
+"""Teacher layers of the shape that was fixed with its layers; all others take the common rule."""
 BATCH = 64
 RESAMPLES = 2_000
 
@@ -137,7 +140,10 @@ class Trainer:
         distill = replace(self.bench.settings.distill, learning_rate=rate, batch_size=BATCH)
         bench = replace(self.bench, settings=replace(self.bench.settings, distill=distill))
         student = bench.build(shape, seed=seed)
-        initialise_student(student, bench.teacher, distill.initialisation)
+        if shape.key in FIXED_LAYERS:
+            copy_slices(student, bench.teacher, FIXED_LAYERS[shape.key])
+        else:
+            initialise_student(student, bench.teacher, distill.initialisation)
         terms = distillation_terms(
             distill, student.config, bench.teacher.config, kind=bench.task.kind, seed=seed
         )
