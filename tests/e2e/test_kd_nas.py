@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import AutoModelForSequenceClassification
@@ -209,3 +210,23 @@ def test_words_that_name_nothing(options, run_cli, tmp_path, words, naming):
     code, _, told = run_cli("search", *options, "--run", tmp_path / "run", *words)
     assert code == 2
     assert naming in " ".join(told.replace("│", " ").split())
+
+
+def test_quality_as_the_loss_of_the_hidden_states(settings, tmp_path):
+    """Version 2 of the paper: candidates learn hidden states alone, finals the task."""
+    changed = replace(
+        settings,
+        search=replace(settings.search, quality="hidden", candidates=4),
+        final=replace(settings.final, controls=0),
+        compare=(),
+    )
+    result = api.run_search_job(changed, tmp_path / "hidden", LoggingNarrator())
+    trained = [t for t in result.trials if t.state is TrialState.COMPLETE and t.repeat_of is None]
+    assert len(trained) == 4
+    for trial in trained:
+        assert trial.quality == pytest.approx(1 - trial.attributes["scores"]["hidden_loss"])
+        factor = (trial.latency_ms / 1.2) ** -0.02
+        assert trial.attributes["reward"] == pytest.approx(max(trial.quality, 0.01) * factor)
+    assert read(result.path, "controller.json")["reward"]["quality"] == "hidden"
+    # The head of a candidate learnt nothing; that of a finished student did.
+    assert result.students[0].metrics["quality"] > 0.6
