@@ -55,7 +55,7 @@ def without_work(monkeypatch):
         raise Reached
 
     monkeypatch.chdir(REPOSITORY)
-    for job in ("run_search_job", "run_distill_job", "evaluate"):
+    for job in ("run_search_job", "run_distill_job", "plan_job", "evaluate"):
         monkeypatch.setattr(api, job, reached)
 
 
