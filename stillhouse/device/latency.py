@@ -40,7 +40,8 @@ class Workload:
     @property
     def label(self) -> str:
         """One line for a person: `batch 1, length 64, float32, 2 threads`."""
-        threads = f", {self.threads} threads" if self.threads else ""
+        unit = "thread" if self.threads == 1 else "threads"
+        threads = f", {self.threads} {unit}" if self.threads else ""
         return f"batch {self.batch}, length {self.length}, {self.precision}{threads}"
 
 

@@ -152,7 +152,7 @@ def _search_phases(bench: Workbench, costs: _Costs) -> list[PlannedPhase]:
     return [
         PlannedPhase(
             name="search",
-            what=f"{count} candidates × {costs.proxy_steps:,} steps",
+            what=f"{_counted(count, 'candidate')} × {costs.proxy_steps:,} steps",
             steps=count * costs.proxy_steps,
             seconds=count * candidate_s,
         )
@@ -165,18 +165,25 @@ def _final_phases(bench: Workbench, costs: _Costs) -> list[PlannedPhase]:
     final_s = costs.trained_s(costs.final_steps) + 2 * costs.compare_s  # timed at two lengths
     proxy_s = costs.trained_s(costs.proxy_steps)
     planned = (
-        ("final", f"{final.students} students", final.students, costs.final_steps, final_s),
-        ("competitors", f"{compared} competitors", compared, costs.final_steps, final_s),
-        ("controls", f"{final.controls} controls", final.controls, costs.final_steps, final_s),
-        ("noise ceiling", f"{again} candidates again", again, costs.proxy_steps, proxy_s),
+        ("final", "student", final.students, costs.final_steps, final_s),
+        ("competitors", "competitor", compared, costs.final_steps, final_s),
+        ("controls", "control", final.controls, costs.final_steps, final_s),
+        ("noise ceiling", "second judgement", again, costs.proxy_steps, proxy_s),
     )
     return [
         PlannedPhase(
-            name=name, what=f"{what} × {steps:,} steps", steps=count * steps, seconds=count * each_s
+            name=name,
+            what=f"{_counted(count, what)} × {steps:,} steps",
+            steps=count * steps,
+            seconds=count * each_s,
         )
         for name, what, count, steps, each_s in planned
         if count
     ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def predict_teacher(bench: Workbench, part: EncodedSet) -> None:
@@ -271,7 +278,7 @@ def _disk_mb(bench: Workbench, search: SearchPlan) -> dict[str, float]:
     cache_mb = tokens * layers * teacher.hidden_size * STATE_BYTES / 1e6
     return {
         "teacher": size_mb(sum(p.numel() for p in bench.teacher.parameters())),
-        f"{kept} students": kept * statistics.mean(sizes_mb),
+        _counted(kept, "student"): kept * statistics.mean(sizes_mb),
         "while it runs: teacher cache": min(cache_mb, settings.distill.cache_gb * 1e3),
         # Weights and the two moments of AdamW.
         "while it runs: checkpoint": 3 * max(sizes_mb),

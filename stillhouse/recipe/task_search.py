@@ -109,7 +109,9 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
             train_competitors(bench, limits)
     if bench.settings.final.controls:
         with bench.run.timed("controls"):
-            controls = choose_controls(trials, winners, bench.settings.final.controls)
+            # Winners that the front was too small for are made up for: n is what can be told.
+            short = bench.settings.final.students - len(winners)
+            controls = choose_controls(trials, winners, bench.settings.final.controls + short)
             finished_controls = _finish(bench, limits, controls)
             keep_controls(bench, finished_controls)
             check_proxy(bench, trials, winners=finished, controls=finished_controls)

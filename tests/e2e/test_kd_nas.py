@@ -176,7 +176,14 @@ def test_a_plan_trains_nothing_and_writes_nothing(options, run_cli, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     code, printed, _ = run_cli("plan", *options, "--compare", "layers=1")
     assert code == 0
-    for words in ("10 candidates", "6 controls", "1 competitors", "noise ceiling", "total", "MB"):
+    for words in (
+        "10 candidates",
+        "6 controls",
+        "1 competitor ×",
+        "8 second judgements",
+        "total",
+        "MB",
+    ):
         assert words in " ".join(printed.split())
     assert list(tmp_path.iterdir()) == []
 
