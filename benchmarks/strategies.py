@@ -101,7 +101,16 @@ def describe(ground: Ground) -> str:
     several = [np.var(values, ddof=1) for values in qualities if len(values) > 1]
     noise = float(np.sqrt(np.mean(several))) if several else float("nan")
     between = float(np.std([np.mean(values) for values in qualities], ddof=1))
+    front: list[tuple[float, float]] = []  # fastest first
+    for latency_ms, quality in sorted(
+        (rows[0].latency_ms, float(np.mean([row.quality for row in rows])))
+        for rows in ground.table.rows.values()
+    ):
+        if not front or quality > front[-1][1]:
+            front.append((latency_ms, quality))
+    slope = float(np.polyfit(*np.log(np.array(front)).T, 1)[0]) if len(front) > 1 else 0.0
     return (
+        f"front: log quality rises by {slope:.4f} for each unit of log latency\n"
         f"table: {len(qualities)} architectures, {sum(map(len, qualities))} trainings; rewards "
         f"{rewards.min():.3f} to 1 of the best, median {np.median(rewards):.3f}; deviation of the "
         f"quality {between:.4f} between architectures, {noise:.4f} between seeds of one"

@@ -418,8 +418,8 @@ def _print_students(students: Sequence[Student], competitors: Sequence[Student] 
         table.add_column(column)
     for rank, student in enumerate(students, start=1):
         table.add_row(str(rank), *_row(student.metrics))
-    for number, student in enumerate(competitors):
-        table.add_section() if not number else None
+    table.add_section()
+    for student in competitors:
         table.add_row("compared", *_row(student.metrics))
     out.print(table)
     out.print(

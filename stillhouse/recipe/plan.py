@@ -132,7 +132,7 @@ class _Costs:
 
 
 def _signals_phase(bench: Workbench) -> PlannedPhase:
-    example_s = _score_seconds(lambda part: predict_teacher(bench, part), bench.data.train)
+    example_s = _score_seconds(lambda part: _predict_teacher(bench, part), bench.data.train)
     proxy, transfer = len(bench.proxy), len(bench.data.transfer)
     return PlannedPhase(
         name="teacher signals",
@@ -186,7 +186,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def predict_teacher(bench: Workbench, part: EncodedSet) -> None:
+def _predict_teacher(bench: Workbench, part: EncodedSet) -> None:
     """Runs the teacher over examples, as filling its cache does."""
     predict(bench.teacher.to(bench.accelerator.device), part, precision=bench.precision)
 

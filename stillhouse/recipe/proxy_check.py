@@ -64,7 +64,7 @@ def keep_controls(bench: Workbench, finished: Mapping[int, Path]) -> None:
                 shutil.copytree(folder, aside, dirs_exist_ok=True)
 
 
-def check_proxy(
+def check_against_final(
     bench: Workbench,
     trials: Sequence[Trial],
     *,

@@ -22,7 +22,7 @@ from stillhouse.recipe.kd_nas import (
     write_controller,
 )
 from stillhouse.recipe.limits import DEFAULT_SPEEDUP
-from stillhouse.recipe.proxy_check import check_proxy, choose_controls, keep_controls
+from stillhouse.recipe.proxy_check import check_against_final, choose_controls, keep_controls
 from stillhouse.recipe.space import space_of
 from stillhouse.search.controller import Controller
 from stillhouse.search.loop import Judgement, run_search
@@ -114,7 +114,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
             controls = choose_controls(trials, winners, bench.settings.final.controls + short)
             finished_controls = _finish(bench, limits, controls)
             keep_controls(bench, finished_controls)
-            check_proxy(bench, trials, winners=finished, controls=finished_controls)
+            check_against_final(bench, trials, winners=finished, controls=finished_controls)
     return Outcome(trials=tuple(trials), students=tuple(students))
 
 

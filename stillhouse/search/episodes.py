@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from stillhouse.evaluate.agreement import FEWEST_PAIRS, Agreement, rank_agreement
 from stillhouse.search.trial import JsonValue
 
 _FEWEST_TO_CORRELATE = 3  # two points are always in perfect order, or in perfect disorder
-_FEWEST_TO_JUDGE = 8  # below, the interval of a rank correlation spans nearly everything
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +79,17 @@ def learnt(reports: Sequence[EpisodeReport]) -> ControllerVerdict:
     trained = [report for report in reports if report.trained_on]
     predicted = np.array([value for report in trained for value in report.predicted])
     true = np.array([value for report in trained for value in report.rewards])
-    value = rank_correlation(predicted, true) if len(true) >= _FEWEST_TO_JUDGE else None
-    low, high = (None, None) if value is None else _interval(predicted, true)
+    agreement = rank_agreement(predicted.tolist(), true.tolist(), seed=0)
+    found = agreement.spearman
     share = _random_share(reports)
-    finding = _finding(value, low, high, len(true))
     return ControllerVerdict(
         random_share=share,
-        value=value,
-        low=low,
-        high=high,
-        count=len(true),
-        has_learnt=None if low is None else low > 0,
-        wording=f"{finding}; {100 * share:.0f} % of the proposals were random.",
+        value=None if found is None else found.value,
+        low=None if found is None else found.low,
+        high=None if found is None else found.high,
+        count=agreement.count,
+        has_learnt=None if found is None else found.low > 0,
+        wording=f"{_finding(agreement)}; {100 * share:.0f} % of the proposals were random.",
     )
 
 
@@ -121,31 +119,25 @@ def rank_correlation(
     return float(np.corrcoef(rankdata(predicted), rankdata(true))[0, 1])
 
 
-def _interval(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[float, float]:
-    draws = np.random.default_rng(0).integers(len(true), size=(_RESAMPLES, len(true)))
-    drawn = (rank_correlation(predicted[draw], true[draw]) for draw in draws)
-    # A resample of one pair alone has no order; it speaks neither for nor against.
-    low, high = np.quantile([value or 0.0 for value in drawn], (0.025, 0.975))
-    return float(low), float(high)
-
-
 def _random_share(reports: Sequence[EpisodeReport]) -> float:
     random = sum(report.random for report in reports)
     proposals = random + sum(report.exploited for report in reports)
     return random / proposals if proposals else 0.0
 
 
-def _finding(value: float | None, low: float | None, high: float | None, count: int) -> str:
-    if count < _FEWEST_TO_JUDGE:
+def _finding(agreement: Agreement) -> str:
+    found, count = agreement.spearman, agreement.count
+    if count < FEWEST_PAIRS:
         return (
             f"Whether the controller has learnt cannot be said: {count} outcomes that a trained "
             "model predicted are too few"
         )
-    if value is None or low is None or high is None:
+    if found is None:
         return (
             "Whether the controller has learnt cannot be said: its predictions or the outcomes "
             "are all the same"
         )
+    value, low, high = found.value, found.low, found.high
     figures = (
         f"(rank correlation {_signed(value)}, 95 % interval {_signed(low)} to {_signed(high)}, "
         f"n = {count})"

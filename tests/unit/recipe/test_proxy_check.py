@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from stillhouse.recipe import proxy_check
-from stillhouse.recipe.proxy_check import check_proxy, choose_controls, spread_over_ranking
+from stillhouse.recipe.proxy_check import check_against_final, choose_controls, spread_over_ranking
 from stillhouse.search.loop import Judgement
 from stillhouse.search.trial import CandidateFailed, Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
@@ -68,7 +68,7 @@ def checked(bench, tmp_path, monkeypatch):
             task=SimpleNamespace(metrics=("accuracy",)),
         )
         winners = finished([20, 17, 12, 9])
-        check_proxy(made, TRIALS, winners=winners, controls=finished(controls))
+        check_against_final(made, TRIALS, winners=winners, controls=finished(controls))
         return json.loads((tmp_path / "proxy_final.json").read_text()), judged
 
     return run
