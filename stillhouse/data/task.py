@@ -51,6 +51,9 @@ class TaskSettings:
         metric: Metric to put first.
         unlabelled: Path of more texts without labels: one a line, or a table.
         max_length: Most tokens of an example.
+        min_length: Fewest tokens of an example, special ones included, that students learn from or
+            are chosen on; for a training set that holds fragments of what is served. The teacher
+            learns from all, and reports are of the whole dev set.
         directory: Folder with the original GLUE folders.
         max_train: Most training examples; drawn by chance with a fixed seed.
     """
@@ -62,6 +65,7 @@ class TaskSettings:
     metric: str | None = None
     unlabelled: str | None = None
     max_length: int = 128
+    min_length: int = 0
     directory: str | None = None
     max_train: int | None = None
 
@@ -77,6 +81,11 @@ class TaskSettings:
             metric_name(self.metric)
         if self.max_length < FEWEST_TOKENS:
             raise SettingsError(f"max_length is at least {FEWEST_TOKENS}, but is {self.max_length}")
+        if not 0 <= self.min_length < self.max_length:
+            raise SettingsError(
+                f"min_length is from 0 to below max_length ({self.max_length}), but is "
+                f"{self.min_length}"
+            )
         if self.max_train is not None and self.max_train < 1:
             raise SettingsError(f"max_train is at least 1, but is {self.max_train}")
 

@@ -71,7 +71,9 @@ def load_workbench(
         model.to(accelerator.device)
         architecture_of(model.config)  # refuses a teacher without students before it is trained
         longest = min(settings.task.max_length, usable_positions(model.config))
-        data = encode_task(task, splits, source.tokenizer, max_length=longest)
+        shortest = settings.task.min_length
+        data = encode_task(task, splits, source.tokenizer, max_length=longest, min_length=shortest)
+        lengths = data.train.lengths
 
     def build(architecture: Architecture) -> PreTrainedModel:
         return build_student(student_config(architecture, model.config), seed=settings.seed)
@@ -87,7 +89,7 @@ def load_workbench(
         source=source,
         teacher_hash="",
         device=resolve_device(settings.device, kind, teacher=model, build=build),
-        workload=resolve_workload(settings.device, data.train.lengths, kind),
+        workload=resolve_workload(settings.device, lengths[lengths >= shortest], kind),
     )
 
 

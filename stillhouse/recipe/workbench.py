@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,14 @@ import torch
 
 from stillhouse.data.batching import percentile_length
 from stillhouse.data.encoding import EncodedSet, concatenate, encode
-from stillhouse.data.proxy import check_proxy, choose_proxy
+from stillhouse.data.labels import abbreviated
+from stillhouse.data.proxy import check_proxy, choose_proxy, missing_classes
 from stillhouse.device.latency import Comparison, Device, Workload
 from stillhouse.device.table import read_table
 from stillhouse.device.torch_device import TorchDevice
 from stillhouse.distill.loop import TrainSettings
 from stillhouse.distill.teacher import TeacherSignals, cached_teacher
-from stillhouse.errors import SettingsError
+from stillhouse.errors import DataError, SettingsError
 from stillhouse.evaluate.metrics import score
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.predict import predict
@@ -49,8 +50,10 @@ class EncodedTask:
 
     Attributes:
         train: Training examples, without the search-validation ones.
-        transfer: Training examples and the unlabelled ones: what students learn from.
-        validation: Search-validation examples: everything that is chosen is chosen on these.
+        transfer: Training examples and the unlabelled ones, as long as the task asks: what students
+            learn from.
+        validation: Search-validation examples, as long as the task asks: everything that is chosen
+            is chosen on these.
         dev: Examples for reports, read once per finished student.
     """
 
@@ -61,9 +64,26 @@ class EncodedTask:
 
 
 def encode_task(
-    task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    task: Task,
+    splits: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    min_length: int = 0,
 ) -> EncodedTask:
-    """Encodes all sets of a task with one tokeniser."""
+    """Encodes all sets of a task with one tokeniser.
+
+    Args:
+        task: Gives the unlabelled texts.
+        splits: The labelled sets.
+        tokenizer: Of teacher and students.
+        max_length: Most tokens of an example; the rest is cut off.
+        min_length: Fewest tokens of an example of `transfer` and `validation`; the rest is left
+            out.
+
+    Raises:
+        DataError: If no example, or none of some class, is as long.
+    """
     train, validation, dev = (
         encode(part, tokenizer, max_length=max_length)
         for part in (splits.train, splits.validation, splits.dev)
@@ -72,7 +92,34 @@ def encode_task(
     if task.unlabelled is not None:
         extra = encode(task.unlabelled, tokenizer, max_length=max_length)
         transfer = concatenate([train, extra])
-    return EncodedTask(train=train, transfer=transfer, validation=validation, dev=dev)
+    return EncodedTask(
+        train=train,
+        transfer=at_least(transfer, min_length, task.label_names),
+        validation=at_least(validation, min_length, task.label_names),
+        dev=dev,
+    )
+
+
+def at_least(encoded: EncodedSet, length: int, names: Sequence[str]) -> EncodedSet:
+    """Leaves out the examples that are shorter than `length` tokens.
+
+    Args:
+        encoded: Any examples.
+        length: Fewest tokens.
+        names: Names of the classes.
+
+    Raises:
+        DataError: If no example, or none of a class that occurs, is as long.
+    """
+    long = np.flatnonzero(encoded.lengths >= length)
+    if len(long) == len(encoded):
+        return encoded
+    rule = f"task.min_length {length} leaves no example"
+    if not len(long):
+        raise DataError(f"{rule}: the longest has {encoded.longest} tokens; lower it")
+    if encoded.labels is not None and (gone := missing_classes(encoded.labels, long)):
+        raise DataError(f"{rule} of class {abbreviated([names[c] for c in gone])}; lower it")
+    return encoded.select(long)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ def dataset(count=40, **columns):
         ({"name": "t.csv", "text": ("a", "a")}, "two different ones"),
         ({"metric": "bleu"}, "no metric 'bleu'"),
         ({"max_length": 4}, "at least 8, but is 4"),
+        ({"min_length": 128}, r"below max_length \(128\), but is 128"),
+        ({"min_length": -1}, "from 0 to"),
         ({"max_train": 0}, "at least 1, but is 0"),
     ],
 )

@@ -7,7 +7,12 @@ import torch
 from stillhouse.data.encoding import EncodedSet
 from stillhouse.device.latency import Workload
 from stillhouse.errors import DataError, SettingsError
-from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
+from stillhouse.recipe.workbench import (
+    at_least,
+    resolve_device,
+    resolve_device_kind,
+    resolve_workload,
+)
 from stillhouse.run.settings import DeviceSettings
 
 
@@ -93,3 +98,21 @@ def test_parameters_and_flops_of_the_teachers_shape(bench):
     # A layer: 4 x 16 x 64² projections, 2 x 16² x 64 attention, 2 x 16 x 64 x 256 feed-forward.
     layer = 4 * 16 * 64**2 + 2 * 16**2 * 64 + 2 * 16 * 64 * 256
     assert made.flops(shape) == 2 * (2 * layer + 64 * 64 + 64 * 2)
+
+
+def test_short_examples_are_left_out():
+    lengths = [3, 9, 4, 9, 2]
+    examples = EncodedSet(
+        input_ids=np.arange(sum(lengths), dtype=np.int32),
+        token_type_ids=np.zeros(sum(lengths), np.int8),
+        offsets=np.cumsum([0, *lengths]),
+        labels=np.array([0, 1, 0, -100, 1]),
+    )
+    assert at_least(examples, 2, "ab") is examples
+    kept = at_least(examples, 4, "ab")
+    assert kept.lengths.tolist() == [9, 4, 9]
+    assert kept.labels.tolist() == [1, 0, -100]
+    with pytest.raises(DataError, match="min_length 5 leaves no example of class 'a'; lower it"):
+        at_least(examples, 5, "ab")
+    with pytest.raises(DataError, match="leaves no example: the longest has 9 tokens"):
+        at_least(examples, 10, "ab")
