@@ -132,6 +132,7 @@ FAMILIES: dict[str, Anatomy] = {
     "camembert": ROBERTA,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "free_head_bert": BERT,
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
 }
@@ -170,6 +171,7 @@ def architecture_of(config: PreTrainedConfig) -> Architecture:
         layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         heads=config.num_attention_heads,
+        head_size=getattr(config, "head_size", None),
         ffn_size=getattr(config, anatomy.ffn_size),
         activation=activation,
     )

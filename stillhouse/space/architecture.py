@@ -9,24 +9,26 @@ from stillhouse.errors import SpaceError
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 _SIZES = ("layers", "hidden_size", "heads", "ffn_size")
+_HEAD_SIZE = "head_size"
+_ALL_SIZES = (*_SIZES, _HEAD_SIZE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class BertArchitecture:
     """A plain encoder after BERT: the same layer `layers` times, every head `head_size` wide.
 
     It describes RoBERTa, DistilBERT and ELECTRA as well: their layers have the same parts.
 
-    Args:
+    The heads together are as wide as the residual stream, unless a head size is given that says
+    otherwise: such heads are *free*. `dataclasses.replace` keeps the head size of free heads alone.
+
+    Attributes:
         layers: Number of transformer layers.
-        hidden_size: Width of the residual stream; a multiple of `heads`.
+        hidden_size: Width of the residual stream; a multiple of `heads` unless the heads are free.
         heads: Attention heads per layer.
         ffn_size: Width inside the feed-forward block.
         activation: Non-linearity of the feed-forward block, one of `ACTIVATIONS`.
-
-    Raises:
-        SpaceError: A size is not a positive whole number, the heads do not divide the width, or
-            the activation is unknown.
+        free_head_size: Width of one head where heads are free, else None; read `head_size`.
     """
 
     layers: int
@@ -34,32 +36,73 @@ class BertArchitecture:
     heads: int
     ffn_size: int
     activation: str = "gelu"
+    free_head_size: int | None = None
     family: ClassVar[Literal["bert"]] = "bert"
 
-    def __post_init__(self) -> None:
-        """Check every rule once, so that no reader has to."""
-        for name in _SIZES:
-            _check_size(name, getattr(self, name))
-        if self.hidden_size % self.heads:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        hidden_size: int,
+        heads: int,
+        ffn_size: int,
+        activation: str = "gelu",
+        head_size: int | None = None,
+        free_head_size: int | None = None,
+    ) -> None:
+        """Check every rule once, so that no reader has to.
+
+        Args:
+            layers: Number of transformer layers.
+            hidden_size: Width of the residual stream.
+            heads: Attention heads per layer.
+            ffn_size: Width inside the feed-forward block.
+            activation: Non-linearity of the feed-forward block, one of `ACTIVATIONS`.
+            head_size: Width of one head; None shares `hidden_size` out among the heads.
+            free_head_size: What `dataclasses.replace` hands on; stands for a missing `head_size`.
+
+        Raises:
+            SpaceError: A size is not a positive whole number, no head size is given and the heads
+                do not divide the width, or the activation is unknown.
+        """
+        sizes = (layers, hidden_size, heads, ffn_size)
+        for name, size in zip(_SIZES, sizes, strict=True):
+            object.__setattr__(self, name, _check_size(name, size))
+        if activation not in ACTIVATIONS:
             raise SpaceError(
-                f"hidden_size must be a multiple of heads, got {self.hidden_size} and "
-                f"{self.heads}; choose a number of heads that divides {self.hidden_size}"
+                f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
-        if self.activation not in ACTIVATIONS:
-            raise SpaceError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}"
-            )
+        object.__setattr__(self, "activation", activation)
+        given = free_head_size if head_size is None else head_size
+        # Equal architectures must compare equal, however their head size was given.
+        object.__setattr__(self, "free_head_size", _free_head_size(hidden_size, heads, given))
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.heads
+        return self.free_head_size or self.hidden_size // self.heads
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads of a layer together: that of its queries, keys and values."""
+        return self.heads * self.head_size
+
+    @property
+    def has_free_heads(self) -> bool:
+        """Whether the heads together are narrower or wider than the residual stream."""
+        return self.attention_width != self.hidden_size
+
+    @property
+    def intermediate_size(self) -> int:
+        """Width inside the feed-forward block, under the name that transformers gives it."""
+        return self.ffn_size
 
     @property
     def key(self) -> str:
         """Short name that two architectures share only if they are equal; fit for a file name."""
+        head_size = f"-k{self.head_size}" if self.has_free_heads else ""
         return (
-            f"{self.family}-{self.layers}x{self.hidden_size}-a{self.heads}"
+            f"{self.family}-{self.layers}x{self.hidden_size}-a{self.heads}{head_size}"
             f"-f{self.ffn_size}-{self.activation}"
         )
 
@@ -67,17 +110,21 @@ class BertArchitecture:
     def label(self) -> str:
         """Readable name for tables and plots."""
         heads = "1 head" if self.heads == 1 else f"{self.heads} heads"
+        head_size = f" of {self.head_size}" if self.has_free_heads else ""
         return (
-            f"{self.layers} × {self.hidden_size}, {heads}, FFN {self.ffn_size}, {self.activation}"
+            f"{self.layers} × {self.hidden_size}, {heads}{head_size}, FFN {self.ffn_size}, "
+            f"{self.activation}"
         )
 
     def to_dict(self) -> dict[str, int | str]:
-        """Return plain data that `architecture_from_dict` reads back."""
+        """Return plain data that `architecture_from_dict` reads; head_size only if it is free."""
+        head_size = {"head_size": self.head_size} if self.has_free_heads else {}
         return {
             "family": self.family,
             "layers": self.layers,
             "hidden_size": self.hidden_size,
             "heads": self.heads,
+            **head_size,
             "ffn_size": self.ffn_size,
             "activation": self.activation,
         }
@@ -90,7 +137,7 @@ def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
     """Build the architecture that `to_dict` described.
 
     Args:
-        data: Exactly the keys of `to_dict`.
+        data: Exactly the keys of `to_dict`; head_size may be left out where heads are not free.
 
     Returns:
         The validated architecture.
@@ -100,10 +147,11 @@ def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
     """
     expected = ("family", *_SIZES, "activation")
     missing = [name for name in expected if name not in data]
-    unknown = [name for name in data if name not in expected]
+    unknown = [name for name in data if name not in (*expected, _HEAD_SIZE)]
     if missing or unknown:
         raise SpaceError(
-            f"an architecture has the keys {', '.join(expected)}; "
+            f"an architecture has the keys {', '.join(expected)} (and {_HEAD_SIZE} where the heads "
+            f"together are not as wide as the layers); "
             f"missing: {', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}"
         )
     _check_family(data["family"])
@@ -111,6 +159,7 @@ def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
         layers=_check_size("layers", data["layers"]),
         hidden_size=_check_size("hidden_size", data["hidden_size"]),
         heads=_check_size("heads", data["heads"]),
+        head_size=_check_size(_HEAD_SIZE, data[_HEAD_SIZE]) if _HEAD_SIZE in data else None,
         ffn_size=_check_size("ffn_size", data["ffn_size"]),
         activation=str(data["activation"]),
     )
@@ -120,11 +169,13 @@ def parse_architecture(text: str, *, like: Architecture) -> Architecture:
     """Read `"layers=3,hidden_size=384"`; what is not given follows `like`.
 
     Heads that are not given keep the head size of `like`, or the largest smaller one that divides
-    the width; a feed-forward size that is not given keeps the ratio to the width.
+    the width; a head size that is given shares the width out among as many heads as it takes. With
+    free heads in `like`, its number of heads and its head size each stay until they are given. A
+    feed-forward size that is not given keeps the ratio to the width.
 
     Args:
         text: `name=value` pairs with commas between; names are layers, hidden_size, heads,
-            ffn_size, activation and family.
+            head_size, ffn_size, activation and family.
         like: The architecture that fills the gaps, as a rule the teacher's.
 
     Returns:
@@ -135,12 +186,13 @@ def parse_architecture(text: str, *, like: Architecture) -> Architecture:
     """
     given = _read_pairs(text)
     _check_family(given.get("family", like.family))
-    sizes = {name: _read_size(name, given[name]) for name in _SIZES if name in given}
+    sizes = {name: _read_size(name, given[name]) for name in _ALL_SIZES if name in given}
     hidden_size = sizes.get("hidden_size", like.hidden_size)
     return BertArchitecture(
         layers=sizes.get("layers", like.layers),
         hidden_size=hidden_size,
-        heads=sizes.get("heads") or _default_heads(hidden_size, like.head_size),
+        heads=sizes.get("heads") or _default_heads(hidden_size, sizes.get(_HEAD_SIZE), like),
+        head_size=sizes.get(_HEAD_SIZE, like.free_head_size),
         ffn_size=sizes.get("ffn_size") or round(hidden_size * like.ffn_size / like.hidden_size),
         activation=given.get("activation", like.activation),
     )
@@ -152,13 +204,25 @@ def _check_size(name: str, value: object) -> int:
     return value
 
 
+def _free_head_size(hidden_size: int, heads: int, head_size: int | None) -> int | None:
+    """Return the head size if it is free, and None if it is that of `hidden_size` shared out."""
+    if head_size is None:
+        if hidden_size % heads:
+            raise SpaceError(
+                f"hidden_size must be a multiple of heads, got {hidden_size} and {heads}; choose "
+                f"a number of heads that divides {hidden_size}, or give head_size"
+            )
+        return None
+    return None if heads * _check_size(_HEAD_SIZE, head_size) == hidden_size else head_size
+
+
 def _check_family(family: object) -> None:
     if family != BertArchitecture.family:
         raise SpaceError(f"family must be {BertArchitecture.family!r}, got {family!r}")
 
 
 def _read_pairs(text: str) -> dict[str, str]:
-    names = (*_SIZES, "activation", "family")
+    names = (*_ALL_SIZES, "activation", "family")
     given: dict[str, str] = {}
     for pair in text.split(","):
         name, equals, value = (part.strip() for part in pair.partition("="))
@@ -180,6 +244,15 @@ def _read_size(name: str, text: str) -> int:
         raise SpaceError(f"{name} must be a whole number, got {text!r}") from None
 
 
-def _default_heads(hidden_size: int, head_size: int) -> int:
-    widest = next(size for size in range(head_size, 0, -1) if hidden_size % size == 0)
-    return hidden_size // widest
+def _default_heads(hidden_size: int, head_size: int | None, like: Architecture) -> int:
+    if like.has_free_heads:
+        return like.heads
+    if head_size is None:
+        sizes = range(like.head_size, 0, -1)
+        return hidden_size // next(size for size in sizes if hidden_size % size == 0)
+    if hidden_size % head_size:
+        raise SpaceError(
+            f"hidden_size must be a multiple of head_size where heads is not given, got "
+            f"{hidden_size} and {head_size}; give heads as well"
+        )
+    return hidden_size // head_size

@@ -1,6 +1,7 @@
 """Closed-form parameter and FLOP counts of a sequence classifier.
 
-Letters: V vocabulary, H hidden size, F feed-forward size, L layers, T tokens, C labels.
+Attention may be narrower or wider than the layers: its projections lead from `hidden_size` to
+`attention_width` and back.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Ends:
         vocab_size: Rows of the word embedding.
         positions: Rows of the position embedding.
         token_types: Rows of the token type embedding; 0 where there is none.
-        labels: Outputs of the head (1 for regression).
+        labels: Outputs of the head (1 for regression; 0 for an encoder and its pooler alone).
         factored_size: Width of the embeddings where it need not be the hidden size; they are then
             projected to it. `None` for embeddings of the hidden size.
     """
@@ -66,7 +67,8 @@ def count_encoder_parameters(architecture: Architecture) -> int:
         Number of parameters.
     """
     width, inner = architecture.hidden_size, architecture.ffn_size
-    attention = 4 * (width * width + width)  # query, key, value, output
+    heads = architecture.attention_width
+    attention = 3 * (width * heads + heads) + (heads * width + width)  # query, key, value; output
     feed_forward = (width * inner + inner) + (inner * width + width)
     layer_norms = 2 * (2 * width)
     return architecture.layers * (attention + feed_forward + layer_norms)
@@ -108,8 +110,9 @@ def count_flops(architecture: Architecture, ends: Ends, *, length: int) -> int:
         FLOPs of one forward pass with batch size 1.
     """
     width, inner = architecture.hidden_size, architecture.ffn_size
-    projections = 4 * length * width * width
-    scores_and_context = 2 * length * length * width  # the heads share the width among them
+    heads = architecture.attention_width
+    projections = 4 * length * width * heads
+    scores_and_context = 2 * length * length * heads
     feed_forward = 2 * length * width * inner
     head = width * width + width * ends.labels  # it reads one token
     narrow = ends.factored_size or width

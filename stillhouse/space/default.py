@@ -15,7 +15,8 @@ def default_space(teacher: Architecture) -> SearchSpace:
 
     Depths are 1 to the teacher's (eight evenly spread ones of a deeper teacher); widths are an
     eighth to all of the teacher's, rounded to whole teacher heads; heads are as wide as the
-    teacher's or half of it, and never more than the teacher has.
+    teacher's or half of it, and never more than the teacher has. Students share their width out
+    among their heads even if the teacher's are free.
 
     Args:
         teacher: The teacher's architecture; its activation is kept.
@@ -23,11 +24,12 @@ def default_space(teacher: Architecture) -> SearchSpace:
     Returns:
         A space of at most 384 architectures, the smallest first.
     """
+    head_size = min(teacher.head_size, teacher.hidden_size)
     return SearchSpace(
         (
             Dimension("layers", _depths(teacher.layers)),
-            Dimension("hidden_size", _widths(teacher)),
-            Dimension("head_size", _head_sizes(teacher.head_size)),
+            Dimension("hidden_size", _widths(teacher.hidden_size // head_size, head_size)),
+            Dimension("head_size", _head_sizes(head_size)),
             Dimension("ffn_ratio", _FFN_RATIOS),
             Dimension("activation", (teacher.activation,)),
         ),
@@ -42,9 +44,9 @@ def _depths(deepest: int) -> tuple[int, ...]:
     return tuple(round(1 + step * index) for index in range(_MOST_DEPTHS))
 
 
-def _widths(teacher: Architecture) -> tuple[int, ...]:
-    heads = (max(1, round(teacher.heads * fraction)) for fraction in _WIDTH_FRACTIONS)
-    return tuple(sorted({count * teacher.head_size for count in heads}))
+def _widths(heads: int, head_size: int) -> tuple[int, ...]:
+    counts = (max(1, round(heads * fraction)) for fraction in _WIDTH_FRACTIONS)
+    return tuple(sorted({count * head_size for count in counts}))
 
 
 def _head_sizes(widest: int) -> tuple[int, ...]:

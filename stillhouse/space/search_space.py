@@ -18,7 +18,8 @@ Value: TypeAlias = int | float | str
 
 _WHOLE = ("layers", "hidden_size", "heads", "head_size", "ffn_size")
 _NAMES = (*_WHOLE, "ffn_ratio", "activation")
-_EXACTLY_ONE_OF = (("layers",), ("hidden_size",), ("heads", "head_size"), ("ffn_size", "ffn_ratio"))
+_EXACTLY_ONE_OF = (("layers",), ("hidden_size",), ("ffn_size", "ffn_ratio"))
+_HEADS = ("heads", "head_size")
 _MUTATION_TRIES = 100
 
 
@@ -87,9 +88,12 @@ class SearchSpace:
     Two different points of the grid never mean the same architecture, so a strategy may work on
     indices alone. The allowed ones are listed once, at the first question that needs the list.
 
+    With either heads or head_size, the heads share the width out among them, and points where they
+    do not divide it are left out. With both, heads are free: every point can be built.
+
     Args:
-        dimensions: layers, hidden_size, heads or head_size, ffn_size or ffn_ratio, and optionally
-            activation (gelu if left out); each once, in the order of enumeration.
+        dimensions: layers, hidden_size, heads or head_size or both, ffn_size or ffn_ratio, and
+            optionally activation (gelu if left out); each once, in the order of enumeration.
         constraints: Rules that every architecture of the space keeps.
 
     Raises:
@@ -116,9 +120,17 @@ class SearchSpace:
         """Count the allowed architectures exactly."""
         return len(self._allowed)
 
+    def __len__(self) -> int:
+        """Count the allowed architectures exactly, as `size` does."""
+        return self.size()
+
     def enumerate(self) -> Iterator[Architecture]:
         """Yield every allowed architecture once; the last dimension turns fastest."""
         return iter(self._allowed)
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """Yield every allowed architecture once, as `enumerate` does."""
+        return self.enumerate()
 
     def contains(self, architecture: Architecture) -> bool:
         """Tell whether the architecture is on the grid and allowed."""
@@ -226,14 +238,14 @@ class SearchSpace:
 
     def _build(self, chosen: Mapping[str, Value]) -> Architecture | None:
         hidden_size = int(chosen["hidden_size"])
-        # A number of heads and a head size are each other's cofactor of the width.
-        divisor = int(chosen["heads" if "heads" in chosen else "head_size"])
-        if hidden_size % divisor:
+        heads = _head_count(hidden_size, chosen)
+        if heads is None:
             return None
         return BertArchitecture(
             layers=int(chosen["layers"]),
             hidden_size=hidden_size,
-            heads=divisor if "heads" in chosen else hidden_size // divisor,
+            heads=heads,
+            head_size=int(chosen["head_size"]) if "head_size" in chosen else None,
             ffn_size=int(chosen["ffn_size"])
             if "ffn_size" in chosen
             else _ffn_size(hidden_size, chosen["ffn_ratio"]),
@@ -243,6 +255,8 @@ class SearchSpace:
     def _indices(self, architecture: Architecture) -> dict[str, int] | None:
         if "activation" not in self._by_name and architecture.activation != "gelu":
             return None
+        if architecture.has_free_heads and not self._has_free_heads:
+            return None
         indices = {}
         for dimension in self.dimensions:
             index = _index_of(dimension, architecture)
@@ -250,6 +264,10 @@ class SearchSpace:
                 return None
             indices[dimension.name] = index
         return indices
+
+    @property
+    def _has_free_heads(self) -> bool:
+        return all(name in self._by_name for name in _HEADS)
 
     def _redraw(
         self, parent: Mapping[str, int], generator: np.random.Generator, probability: float
@@ -266,6 +284,8 @@ class SearchSpace:
         refused = [rule.description for rule in self.constraints if not rule.allows(architecture)]
         if refused:
             return f"it must have {'; '.join(refused)}"
+        if architecture.has_free_heads and not self._has_free_heads:
+            return "its heads must share hidden_size among them: the space lacks heads or head_size"
         grid = ", ".join(f"{item.name} {item.values}" for item in self.dimensions)
         return f"choose among {grid}"
 
@@ -313,6 +333,19 @@ def _check_names(names: list[str]) -> None:
                 f"a search space needs exactly one of the dimensions {', '.join(group)}, "
                 f"got {', '.join(present) or 'none'}"
             )
+    if not any(name in names for name in _HEADS):
+        raise SpaceError(f"a search space needs the dimension {' or '.join(_HEADS)}, or both")
+
+
+def _head_count(hidden_size: int, chosen: Mapping[str, Value]) -> int | None:
+    """Return the number of heads, or None where heads that share the width do not divide it."""
+    if all(name in chosen for name in _HEADS):
+        return int(chosen["heads"])
+    # A number of heads and a head size are each other's cofactor of the width.
+    divisor = int(chosen["heads" if "heads" in chosen else "head_size"])
+    if hidden_size % divisor:
+        return None
+    return divisor if "heads" in chosen else hidden_size // divisor
 
 
 def _index_of(dimension: Dimension, architecture: Architecture) -> int | None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
@@ -124,6 +125,69 @@ def test_flops_equal_the_counter_of_torch(build, architecture, labels, length):
         model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
     counted = count_flops(architecture, ends_of(model.config), length=length)
     assert counted == counter.get_total_flops()
+
+
+def free_heads(layers, hidden_size, heads, head_size, ffn_size):
+    return BertArchitecture(
+        layers=layers,
+        hidden_size=hidden_size,
+        heads=heads,
+        head_size=head_size,
+        ffn_size=ffn_size,
+    )
+
+
+FREE_HEADS = [free_heads(2, 16, 3, 8, 24), free_heads(1, 24, 5, 2, 40), free_heads(3, 8, 1, 32, 7)]
+
+
+def free_layer(hidden_size, heads, head_size, ffn_size):
+    width = heads * head_size
+    return nn.ModuleDict(
+        {
+            "query": nn.Linear(hidden_size, width),
+            "key": nn.Linear(hidden_size, width),
+            "value": nn.Linear(hidden_size, width),
+            "output": nn.Linear(width, hidden_size),
+            "attention_norm": nn.LayerNorm(hidden_size),
+            "ffn_input": nn.Linear(hidden_size, ffn_size),
+            "ffn_output": nn.Linear(ffn_size, hidden_size),
+            "ffn_norm": nn.LayerNorm(hidden_size),
+        }
+    )
+
+
+def run_free_layer(layer, hidden_TD, heads):
+    query_HTK, key_HTK, value_HTK = (
+        layer[name](hidden_TD).unflatten(-1, (heads, -1)).transpose(0, 1)
+        for name in ("query", "key", "value")
+    )
+    context_HTK = (query_HTK @ key_HTK.transpose(1, 2)).softmax(-1) @ value_HTK
+    hidden_TD = layer["attention_norm"](
+        hidden_TD + layer["output"](context_HTK.transpose(0, 1).flatten(1))
+    )
+    inner_TF = torch.relu(layer["ffn_input"](hidden_TD))
+    return layer["ffn_norm"](hidden_TD + layer["ffn_output"](inner_TF))
+
+
+@pytest.mark.parametrize("architecture", FREE_HEADS)
+def test_free_heads_are_counted_as_torch_counts_them(architecture):
+    a, length = architecture, 13
+    layers = [free_layer(a.hidden_size, a.heads, a.head_size, a.ffn_size) for _ in range(a.layers)]
+    tables = [nn.Embedding(rows, a.hidden_size) for rows in (101, 40, 2)]
+    norm = nn.LayerNorm(a.hidden_size)
+    pooler, outputs = nn.Linear(a.hidden_size, a.hidden_size), nn.Linear(a.hidden_size, 3)
+    ends = Ends(vocab_size=101, positions=40, token_types=2, labels=3)
+
+    count = count_parameters(a, ends)
+    assert count.encoder == count_encoder_parameters(a) == total(*layers)
+    assert count.total == total(*layers, *tables, norm, pooler, outputs)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        hidden_TD = norm(sum(table(torch.ones(length, dtype=torch.long)) for table in tables))
+        for layer in layers:
+            hidden_TD = run_free_layer(layer, hidden_TD, a.heads)
+        outputs(torch.tanh(pooler(hidden_TD[:1])))
+    assert count_flops(a, ends, length=length) == counter.get_total_flops()
 
 
 def test_embeddings_as_wide_as_the_layers_need_no_projection():

@@ -59,3 +59,20 @@ def test_other_teachers(layers, hidden_size, heads, depths, widths, head_sizes):
     assert space["hidden_size"] == widths
     assert space["head_size"] == head_sizes
     assert space["activation"] == ("relu",)
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "heads", "head_size", "widths"),
+    [
+        (160, 10, 64, (64, 128)),  # two whole heads fit into the width
+        (48, 4, 64, (48,)),  # none does
+    ],
+)
+def test_students_of_free_heads_share_their_width_out(hidden_size, heads, head_size, widths):
+    teacher = BertArchitecture(
+        layers=2, hidden_size=hidden_size, heads=heads, head_size=head_size, ffn_size=99
+    )
+    space = default_space(teacher)
+    assert values(space)["hidden_size"] == widths
+    assert space.size() > 0
+    assert not any(architecture.has_free_heads for architecture in space)

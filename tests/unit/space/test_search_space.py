@@ -20,7 +20,7 @@ def numbers(low, high, most=4):
 
 @st.composite
 def spaces(draw):
-    divisor = draw(st.sampled_from(("heads", "head_size")))
+    heads = draw(st.sampled_from((("heads",), ("head_size",), ("heads", "head_size"))))
     inner = draw(
         st.one_of(
             numbers(1, 64).map(lambda values: Dimension("ffn_size", values)),
@@ -33,7 +33,7 @@ def spaces(draw):
         Dimension("layers", draw(numbers(1, 12))),
         # Multiples of 4, so that quarters of them are whole and no two ratios collide.
         Dimension("hidden_size", tuple(4 * width for width in draw(numbers(1, 16)))),
-        Dimension(divisor, draw(numbers(1, 12))),
+        *(Dimension(name, draw(numbers(1, 12))) for name in heads),
         inner,
     ]
     if draw(st.booleans()):
@@ -126,6 +126,34 @@ def test_decode_by_hand():
     )
 
 
+def test_a_space_of_heads_and_head_sizes_builds_every_point():
+    space = tiny(more=Dimension("head_size", (3, 4)))
+    assert space.size() == space.grid_size == 32
+    point = {"layers": 0, "hidden_size": 0, "heads": 1, "head_size": 0, "ffn_ratio": 0}
+    free = BertArchitecture(layers=1, hidden_size=8, heads=3, head_size=3, ffn_size=8)
+    assert space.decode(point) == free
+    assert space.encode(free) == point
+    # 2 heads of 4 and 3 of 4 fill the widths 8 and 12, 2 ratios and 2 depths each.
+    assert sum(not architecture.has_free_heads for architecture in space) == 2 * 4
+
+
+@pytest.mark.parametrize("kept", [("heads", (2, 3)), ("head_size", (3, 4))])
+def test_free_heads_are_not_in_a_space_of_heads_or_of_head_sizes(kept):
+    space = tiny(heads=Dimension(*kept))
+    shared = BertArchitecture(layers=1, hidden_size=12, heads=3, ffn_size=12)
+    free = BertArchitecture(layers=1, hidden_size=12, heads=3, head_size=3, ffn_size=12)
+    assert space.contains(shared)
+    assert not space.contains(free)
+    with pytest.raises(SpaceError, match=r"3 heads of 3, .* its heads must share hidden_size"):
+        space.encode(free)
+
+
+def test_a_space_is_iterated_and_has_a_length():
+    space = tiny()
+    assert list(space) == list(space.enumerate())
+    assert len(space) == space.size() == 12
+
+
 @pytest.mark.parametrize(
     ("point", "message"),
     [
@@ -211,7 +239,7 @@ def test_dimension_rules(name, values, message):
     ("changes", "message"),
     [
         ({"layers": None}, "exactly one of the dimensions layers, got none"),
-        ({"more": Dimension("head_size", (4,))}, "exactly one of the dimensions heads, head_size"),
+        ({"heads": None}, "needs the dimension heads or head_size, or both"),
         ({"more": Dimension("ffn_size", (4,))}, "exactly one of the dimensions ffn_size"),
         ({"more": Dimension("layers", (4,))}, "layers is there twice"),
         ({"ffn_ratio": Dimension("ffn_ratio", (1, 1.01))}, "different feed-forward sizes"),
