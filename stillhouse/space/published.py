@@ -127,7 +127,8 @@ def autodistil_for(teacher: Architecture, name: str) -> SearchSpace:
     Depths, widths and heads are the published fractions of a teacher of 12 layers of 768 with 12
     heads; ratios of the feed-forward size are the published ones, heads are as wide as the
     teacher's. Depths and heads round to the nearest whole number, widths to the nearest multiple
-    of 16, halves up, and all are at least one step; values that meet are merged.
+    of 16 within the teacher's, halves up, and all are at least one step; values that meet are
+    merged.
 
     Args:
         teacher: The teacher's architecture; its activation is kept.
@@ -212,7 +213,9 @@ def _space(
 def _autodistil_space(teacher: Architecture, published: _SubSpace) -> SearchSpace:
     reference = _PUBLISHED_TEACHER
     layers = _scaled_up(published.layers, teacher.layers, reference.layers)
+    widest = max(16, teacher.hidden_size // 16 * 16)
     widths = _scaled_up(published.hidden_size, teacher.hidden_size, reference.hidden_size, step=16)
+    widths = tuple(sorted({min(width, widest) for width in widths}))
     heads = _scaled_up(published.heads, teacher.heads, reference.heads)
     return SearchSpace(
         (

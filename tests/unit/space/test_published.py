@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stillhouse.errors import SpaceError
@@ -135,6 +135,8 @@ def test_halves_of_widths_go_up_to_the_next_multiple_of_16():
     assert space["activation"] == ("silu",)
 
 
+@example(layers=1, heads=1, head_size=8, hidden_size=29, name="base")
+@example(layers=1, heads=1, head_size=8, hidden_size=29, name="base")
 @given(
     layers=st.integers(1, 48),
     heads=st.integers(1, 32),
