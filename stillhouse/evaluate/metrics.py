@@ -71,6 +71,28 @@ def best_constant_f1(labels_NC: ArrayLike) -> float:
     return float((2 * most_frequent_C.cumsum() / (named_C + most_frequent_C.sum())).max())
 
 
+def constant_quality(metric: str, labels: ArrayLike, *, classes: int) -> float:
+    """Gives the best score of giving the same answer for every example.
+
+    Args:
+        metric: Name of the metric.
+        labels: `[N]` classes or numbers, or `[N, C]` 0 or 1.
+        classes: C; 1 for numbers.
+
+    Returns:
+        The score; 0 for correlations, and for multi-label metrics other than `f1_micro`.
+    """
+    given = np.asarray(labels)
+    if given.ndim > 1:
+        return best_constant_f1(given) if metric == "f1_micro" else 0.0
+    if metric in REGRESSION_METRICS:
+        return 0.0
+    answers = np.eye(classes)
+    return max(
+        score([metric], np.tile(answer, (len(given), 1)), given)[metric] for answer in answers
+    )
+
+
 def bootstrap(
     metric: str, logits: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1_000
 ) -> tuple[float, float]:

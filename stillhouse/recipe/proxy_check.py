@@ -23,13 +23,43 @@ from stillhouse.search.trial import CandidateFailed, Trial, TrialState
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.progress import Narrator
 
 PROXY_FINAL_FILE = "proxy_final.json"
+
+LEAST_LEARNT = 0.1
+"""Share of the teacher's lead over a constant answer that the middle candidate should have."""
 
 
 def trained_trials(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the trials that were trained and judged, each architecture once, by number."""
     return [t for t in trials if t.state is TrialState.COMPLETE and t.repeat_of is None]
+
+
+def warn_of_little_learning(
+    trials: Sequence[Trial], *, constant: float, teacher: float, narrator: Narrator
+) -> None:
+    """Says so where the short trainings left most candidates at the level of a constant answer.
+
+    Such candidates are ranked by chance, whatever proposes them. It happens where the training set
+    is small: a pass over few examples is few steps.
+
+    Args:
+        trials: Of a search that judges by the task.
+        constant: Quality of the best answer that is the same for every example.
+        teacher: Quality of the teacher on the same examples.
+        narrator: Told of it.
+    """
+    qualities = [trial.quality for trial in trained_trials(trials) if trial.quality is not None]
+    if not qualities or teacher <= constant:
+        return
+    middle = float(np.median(qualities))
+    if middle < constant + LEAST_LEARNT * (teacher - constant):
+        narrator.say(
+            f"The candidates have hardly learnt the task: half of them score {middle:.4f} or less, "
+            f"a constant answer {constant:.4f}, the teacher {teacher:.4f}. Their ranking is mostly "
+            "chance; train them longer with --set search.epochs=... or more search.proxy_examples."
+        )
 
 
 def spread_over_ranking(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from stillhouse.errors import DeviceError, RunError
+from stillhouse.evaluate.metrics import constant_quality
 from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
 from stillhouse.recipe.competitors import check_competitors, train_competitors
 from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
@@ -22,8 +23,14 @@ from stillhouse.recipe.kd_nas import (
     write_controller,
 )
 from stillhouse.recipe.limits import DEFAULT_SPEEDUP
-from stillhouse.recipe.proxy_check import check_against_final, choose_controls, keep_controls
+from stillhouse.recipe.proxy_check import (
+    check_against_final,
+    choose_controls,
+    keep_controls,
+    warn_of_little_learning,
+)
 from stillhouse.recipe.space import space_of
+from stillhouse.recipe.teacher import teacher_metrics
 from stillhouse.search.controller import Controller
 from stillhouse.search.loop import Judgement, run_search
 from stillhouse.search.optuna_strategy import OptunaStrategy
@@ -98,6 +105,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
     )
     with bench.run.timed("search"):
         trials = _search(bench, space, limits)
+    _check_learning(bench, trials)
     winners = choose_winners(trials, bench.settings.final.students, first=best_by_reward(trials))
     if not winners:
         raise RunError(_why_no_winner(trials))
@@ -116,6 +124,20 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
             keep_controls(bench, finished_controls)
             check_against_final(bench, trials, winners=finished, controls=finished_controls)
     return Outcome(trials=tuple(trials), students=tuple(students))
+
+
+def _check_learning(bench: Workbench, trials: Sequence[Trial]) -> None:
+    labels = bench.data.validation.labels
+    if bench.settings.search.quality != "task" or labels is None:
+        return
+    teacher = teacher_metrics(bench.run)["quality_search"]
+    assert isinstance(teacher, int | float)
+    warn_of_little_learning(
+        trials,
+        constant=constant_quality(bench.task.metrics[0], labels, classes=bench.task.output_count),
+        teacher=teacher,
+        narrator=bench.narrator,
+    )
 
 
 def _finish(bench: Workbench, limits: LimitSettings, trials: Sequence[Trial]) -> dict[int, Path]:

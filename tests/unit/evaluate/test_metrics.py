@@ -9,6 +9,7 @@ from stillhouse.errors import DataError, SettingsError, TrainingError
 from stillhouse.evaluate.metrics import (
     best_constant_f1,
     bootstrap,
+    constant_quality,
     metric_names,
     paired_bootstrap,
     score,
@@ -207,3 +208,14 @@ def test_the_seed_decides():
 def test_a_bootstrap_needs_resamples():
     with pytest.raises(SettingsError, match="resamples is 0"):
         bootstrap("accuracy", [[0.0, 1.0]], [1], 0, 0)
+
+
+def test_the_best_constant_answer_is_the_most_frequent_class():
+    labels = np.array([0, 1, 1, 2, 1])
+    assert constant_quality("accuracy", labels, classes=3) == pytest.approx(0.6)
+    assert constant_quality("mcc", labels, classes=3) == 0
+    assert constant_quality("f1", np.array([0, 0, 1]), classes=2) == pytest.approx(0.5)
+    assert constant_quality("spearman", np.array([0.1, 0.5]), classes=1) == 0
+    sets = np.array([[1, 0], [1, 0], [0, 1]])
+    assert constant_quality("f1_micro", sets, classes=2) == best_constant_f1(sets)
+    assert constant_quality("subset_accuracy", sets, classes=2) == 0

@@ -4,7 +4,12 @@ from types import SimpleNamespace
 import pytest
 
 from stillhouse.recipe import proxy_check
-from stillhouse.recipe.proxy_check import check_against_final, choose_controls, spread_over_ranking
+from stillhouse.recipe.proxy_check import (
+    check_against_final,
+    choose_controls,
+    spread_over_ranking,
+    warn_of_little_learning,
+)
 from stillhouse.search.loop import Judgement
 from stillhouse.search.trial import CandidateFailed, Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
@@ -97,3 +102,23 @@ def test_the_noise_is_judged_once_and_without_what_fails(checked):
     assert len(judged) == 21
     checked([0, 4, 8, 15], 21)
     assert len(judged) == 21  # the second start found everything in the run directory
+
+
+@pytest.mark.parametrize(
+    ("constant", "teacher", "warns"),
+    [(0.0, 1.0, False), (0.58, 0.78, False), (0.59, 0.8, True), (0.9, 0.8, False)],
+)
+def test_candidates_at_the_level_of_a_constant_answer_are_told_of(constant, teacher, warns):
+    """The middle one of the trials scores 0.6."""
+    said = []
+    warn_of_little_learning(
+        TRIALS, constant=constant, teacher=teacher, narrator=SimpleNamespace(say=said.append)
+    )
+    assert bool(said) == warns
+    if warns:
+        assert "score 0.6000 or less, a constant answer 0.5900, the teacher 0.8000" in said[0]
+
+
+def test_nothing_is_said_of_a_search_without_trained_candidates():
+    failed = trained(31, None, state=TrialState.FAILED)
+    warn_of_little_learning([failed], constant=0.0, teacher=1.0, narrator=SimpleNamespace())
