@@ -7,6 +7,7 @@ DEMO: dict[str, object] = {
     "task.max_length": 48,
     "limit.speedup": 2.0,
     "search.candidates": 12,
+    "search.proxy_examples": 2723,
     "search.epochs": 3.0,
     "final.epochs": 12.0,
     "final.students": 3,

@@ -38,16 +38,21 @@ def screen_candidate(
         comparison = bench.compare(architecture)
     except DeviceError as error:
         raise CandidateFailed(str(error)) from error
-    counts = bench.counts(architecture)
+    counts, flops = bench.counts(architecture), bench.flops(architecture)
     facts = {
         **latency_facts(comparison),
         "parameters": counts.total,
         "parameters_encoder": counts.encoder,
-        "flops": bench.flops(architecture),
+        "flops": flops,
     }
     return Screening(
         latency_ms=comparison.student.median_ms,
-        violations=violations(limits, comparison, parameters=counts.total),
+        violations=violations(
+            limits,
+            comparison,
+            parameters=counts.total,
+            flops_fraction=flops / bench.flops(bench.teacher_architecture),
+        ),
         attributes=cast("dict[str, JsonValue]", facts),
     )
 
@@ -102,7 +107,7 @@ def _judge(bench: Workbench, name: str, architecture: Architecture, seed: int | 
             student,
             bench.proxy,
             terms,
-            bench.train_settings(settings.search.epochs, seed=seed),
+            bench.train_settings(bench.proxy_epochs, seed=seed),
             accelerator=bench.accelerator,
             teacher=teacher,
             watch=watch,

@@ -113,7 +113,7 @@ class _Costs:
 
     @property
     def proxy_steps(self) -> int:
-        settings = self.bench.train_settings(self.bench.settings.search.epochs)
+        settings = self.bench.train_settings(self.bench.proxy_epochs)
         return steps_in(len(self.bench.proxy), settings)
 
     @property

@@ -273,7 +273,7 @@ def final_seconds(bench: Workbench, candidate_s: float) -> float:
         candidate_s: Mean time of a candidate; it includes scoring, so the estimate is generous.
     """
     settings, final = bench.settings, bench.settings.final
-    candidate_examples = len(bench.proxy) * settings.search.epochs
+    candidate_examples = len(bench.proxy) * bench.proxy_epochs
     final_examples = len(bench.data.transfer) * final.epochs
     trained = final.students + final.controls + len(settings.compare)
     again = final.noise_candidates if final.controls else 0

@@ -184,6 +184,19 @@ class Workbench:
             check_proxy(labels, chosen, self.task.label_names)
         return everything.select(chosen)
 
+    @property
+    def proxy_epochs(self) -> float:
+        """How often a candidate passes over the proxy set.
+
+        Where the training set is smaller than the proxy set should be, it is passed over more
+        often, so that candidates of any task see as many examples; but not more often than winners
+        do. A single pass over MRPC's 3,300 examples leaves most candidates at the level of the most
+        frequent class, and then chance ranks them.
+        """
+        search = self.settings.search
+        missing = search.proxy_examples / len(self.proxy)
+        return max(search.epochs, min(search.epochs * missing, self.settings.final.epochs))
+
     def quality(self, model: PreTrainedModel, encoded: EncodedSet) -> dict[str, float]:
         """Scores a model on labelled examples, by metric; the primary metric comes first."""
         logits = predict(model, encoded, precision=self.precision)

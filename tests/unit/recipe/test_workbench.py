@@ -116,3 +116,19 @@ def test_short_examples_are_left_out():
         at_least(examples, 5, "ab")
     with pytest.raises(DataError, match="leaves no example: the longest has 9 tokens"):
         at_least(examples, 10, "ab")
+
+
+@pytest.mark.parametrize(
+    ("search", "final", "expected"),
+    [
+        ({"proxy_examples": 25}, 3, 1),
+        ({"proxy_examples": 50}, 3, 1),
+        ({"proxy_examples": 100}, 3, 2),
+        ({"proxy_examples": 1000}, 3, 3),
+        ({"proxy_examples": 75, "epochs": 2}, 9, 3),
+        ({"proxy_examples": 75, "epochs": 2}, 1, 2),
+    ],
+)
+def test_a_small_training_set_is_passed_over_more_often(bench, search, final, expected):
+    settings = {"search": search, "final": {"epochs": final}}
+    assert bench(settings, data=SimpleNamespace(transfer=encoded(50))).proxy_epochs == expected
