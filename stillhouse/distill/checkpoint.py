@@ -23,6 +23,40 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 COMPLETE_FILE = "complete.json"
+BEST_FILE = "best.safetensors"
+
+
+class BestWeights:
+    """The scores of a training's evaluations, and the weights of the best; of equals the first.
+
+    Attributes:
+        scores: Score by the optimiser steps that were done, in their order.
+        weights: Copies on the processor; empty before the first evaluation.
+    """
+
+    def __init__(self) -> None:
+        """Begins without any evaluation."""
+        self.scores: dict[int, float] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    @property
+    def step(self) -> int | None:
+        """Optimiser steps after which the model was best."""
+        return max(self.scores, key=lambda step: self.scores[step], default=None)
+
+    @property
+    def count_since(self) -> int:
+        """Evaluations since the best one."""
+        return 0 if self.step is None else sum(step > self.step for step in self.scores)
+
+    def offer(self, step: int, score: float, modules: nn.Module) -> None:
+        """Notes the score after `step` steps, and keeps the weights if it is the best so far."""
+        self.scores[step] = score
+        if self.step == step:
+            self.weights = {
+                name: tensor.detach().to("cpu", copy=True).contiguous()
+                for name, tensor in modules.state_dict().items()
+            }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +73,13 @@ class CheckpointFolder:
     fingerprint: str
     every_s: float = 30.0
 
-    def save(self, step: int, modules: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self,
+        step: int,
+        modules: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: BestWeights | None = None,
+    ) -> None:
         """Writes the state after `step` optimiser steps and removes older checkpoints."""
         final = self.path / f"step-{step}"
         with folder_written_aside(final) as aside:
@@ -48,12 +88,20 @@ class CheckpointFolder:
             moments, groups = _flatten_optimizer(optimizer)
             save_file({**moments, **_random_state()}, aside / "optimizer.safetensors")
             state = {"step": step, "fingerprint": self.fingerprint, "groups": groups}
+            if best is not None and best.weights:
+                save_file(best.weights, aside / BEST_FILE)
+                state["scores"] = list(best.scores.items())
             (aside / COMPLETE_FILE).write_text(json.dumps(state))
         for other in self.path.iterdir():
             if other != final:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def load(self, modules: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def load(
+        self,
+        modules: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: BestWeights | None = None,
+    ) -> int:
         """Restores the newest complete checkpoint in place.
 
         Returns:
@@ -67,6 +115,9 @@ class CheckpointFolder:
         tensors = load_file(newest / "optimizer.safetensors")
         _restore_random_state(tensors)
         _restore_optimizer(optimizer, tensors, state["groups"])
+        if best is not None and "scores" in state:
+            best.scores = {int(step): float(score) for step, score in state["scores"]}
+            best.weights = load_file(newest / BEST_FILE)
         return int(state["step"])
 
     def clear(self) -> None:

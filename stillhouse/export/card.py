@@ -61,3 +61,44 @@ def model_card(
             "every_class": ", top_k=None" if kind == "multi_label" else "",
         }
     )
+
+
+ENCODER_CARD = """---
+library_name: transformers
+tags: [knowledge-distillation, neural-architecture-search, stillhouse]
+---
+
+# {architecture_label}
+
+A task-agnostic student of `{teacher}`: a subnet of a supernet, distilled on `{corpus}` with
+stillhouse. It has no head yet; fine-tune it on a task.
+
+| measure | student | teacher |
+| --- | --- | --- |
+| parameters | {parameters:,} | {teacher_parameters:,} |
+| FLOPs, share of the teacher's | {flops_fraction:.3f} | 1 |
+| latency (median) | {latency_ms:.3f} ms | {teacher_latency_ms:.3f} ms |
+
+Latency on {device}: {workload_label}. Relation loss on held-out text: {relation_loss:.4f}.
+
+```python
+from transformers import AutoModelForSequenceClassification
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder"{trust})
+```
+
+The teacher's licence and the licence of the text apply.
+"""
+
+
+def encoder_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str, has_code: bool) -> str:
+    """Writes the card of a student without a task from its measures.
+
+    Args:
+        metrics: Content of the student's `metrics.json`.
+        teacher: Name of the teacher.
+        corpus: Name of the text.
+        has_code: Whether the checkpoint brings its own code.
+    """
+    trust = ", trust_remote_code=True" if has_code else ""
+    return ENCODER_CARD.format(**{**metrics, "teacher": teacher, "corpus": corpus, "trust": trust})

@@ -1,4 +1,7 @@
-"""Hugging Face checkpoints that load without stillhouse, checked by loading them again."""
+"""Hugging Face checkpoints that load without stillhouse, checked by loading them again.
+
+Letters in names: B batch, T tokens, C classes.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from stillhouse.errors import ExportError
 from stillhouse.files import folder_written_aside
+from stillhouse.model.free_heads import add_code, needs_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,19 +33,25 @@ def save_checkpoint(
 ) -> None:
     """Writes a model, its tokeniser, its measures and its card as one folder, whole or not at all.
 
+    The code of a model that transformers has no class for is written beside the weights; such a
+    checkpoint loads with `trust_remote_code=True`.
+
     Args:
         folder: Where the checkpoint ends.
-        model: A model that transformers has a class for.
+        model: A sequence classifier, or a bare encoder.
         tokenizer: The tokeniser that made its inputs.
         metrics: Content of `metrics.json`.
         card: Content of `README.md`.
 
     Raises:
-        ExportError: If the written checkpoint does not give the model's own outputs.
+        ExportError: If the written checkpoint does not give the model's own outputs, or the model
+            has another kind of head.
     """
     with folder_written_aside(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+        if needs_code(model.config):
+            add_code(aside)
         _check_parity(aside, model)
         (aside / "README.md").write_text(card, encoding="utf-8")
         text = json.dumps(metrics, indent=2, ensure_ascii=False)
@@ -56,9 +66,22 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def _check_parity(folder: Path, model: PreTrainedModel) -> None:
     """Compares outputs on eight tokens, which touch every weight but unused table rows."""
-    again = AutoModelForSequenceClassification.from_pretrained(folder).to(model.device).eval()
-    model.eval()
+    is_bare = model.base_model is model
     tokens_BT = torch.arange(8, device=model.device)[None, :] % model.config.vocab_size
-    gap = (again(input_ids=tokens_BT).logits - model(input_ids=tokens_BT).logits).abs().max().item()
-    if not gap < 1e-4:  # noqa: PLR2004  float32 kernels differ by 1e-6 between two loads
-        raise ExportError(f"checkpoint {folder} gives logits that differ by {gap:g} from its model")
+    ours = model.eval()(input_ids=tokens_BT)
+    logits = ours.get("logits")
+    if not is_bare and (logits is None or logits.shape[:-1] != (1,)):  # is not [B, C]
+        raise ExportError(
+            f"a checkpoint is written of a sequence classifier or of an encoder without a head, "
+            f"got a {type(model).__name__}; write it with save_pretrained"
+        )
+    auto_class = AutoModel if is_bare else AutoModelForSequenceClassification
+    theirs = auto_class.from_pretrained(folder).to(model.device).eval()(input_ids=tokens_BT)
+    for name in ("last_hidden_state", "pooler_output") if is_bare else ("logits",):
+        if ours.get(name) is None:  # no pooler
+            continue
+        gap = (theirs[name] - ours[name]).abs().max().item()
+        if not gap < 1e-4:  # noqa: PLR2004  float32 kernels differ by 1e-6 between two loads
+            raise ExportError(
+                f"checkpoint {folder} gives {name} that differ by {gap:g} from its model"
+            )

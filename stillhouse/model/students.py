@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from stillhouse.model.anatomy import anatomy_of, factored_size, label_names
+from stillhouse.errors import TeacherError
+from stillhouse.model.anatomy import BERT, anatomy_of, factored_size, label_names
+from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.slicing import copy_slices, spread_layers
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def student_config(
             soft targets regularise enough, and dropout costs a tenth of a CPU step.
     """
     anatomy = anatomy_of(teacher)
+    kind, extra = _configuration(architecture, teacher)
     given = {name: getattr(teacher, name) for name in anatomy.shared}
     given |= dict.fromkeys(anatomy.dropouts, dropout)
     given |= {
@@ -62,12 +65,35 @@ def student_config(
     }
     if anatomy.factored_projection is not None:
         given["embedding_size"] = factored_size(teacher) or architecture.hidden_size
-    return type(teacher)(
-        **given,
+    return kind(
+        **(given | extra),
         id2label=dict(enumerate(label_names(teacher))),
         label2id={name: index for index, name in enumerate(label_names(teacher))},
         problem_type=teacher.problem_type,
     )
+
+
+def _configuration(
+    architecture: Architecture, teacher: PreTrainedConfig
+) -> tuple[type[PreTrainedConfig], dict[str, Any]]:
+    """Returns the class of a student's configuration and what it has beside its family's.
+
+    Raises:
+        TeacherError: If the heads are free and the teacher's family has no model for that.
+    """
+    if not architecture.has_free_heads and not isinstance(teacher, FreeHeadBertConfig):
+        return type(teacher), {}
+    anatomy = anatomy_of(teacher)
+    if anatomy.query != BERT.query or anatomy.factored_projection is not None:
+        raise TeacherError(
+            f"a student of {teacher.model_type} cannot have {architecture.heads} heads of "
+            f"{architecture.head_size} at a width of {architecture.hidden_size}: take a teacher "
+            "after BERT or RoBERTa, or heads that share the width out"
+        )
+    offset = getattr(teacher, "position_offset", 0)
+    if anatomy.positions_follow_padding:
+        offset = teacher.pad_token_id + 1
+    return FreeHeadBertConfig, {"head_size": architecture.head_size, "position_offset": offset}
 
 
 def build_student(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:

@@ -65,7 +65,7 @@ class Teacher:
 
 
 def load_model(
-    name: str, *, labels: int | None = None, seed: int = 0
+    name: str, *, labels: int | None = None, seed: int = 0, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, bool]:
     """Loads a sequence-classification model from the hub or from a folder.
 
@@ -74,6 +74,7 @@ def load_model(
         labels: Outputs of the head; a checkpoint with another number gets a fresh head. `None`
             takes the checkpoint as it is.
         seed: First weights of a fresh head.
+        trust_remote_code: Whether code that lies in the checkpoint may run.
 
     Returns:
         The model in float32, and whether the checkpoint brought its head.
@@ -82,7 +83,7 @@ def load_model(
         TeacherError: If nothing can be loaded from `name`, or its family is not supported.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         anatomy = anatomy_of(config)
         fits = labels is None or config.num_labels == labels
         with torch.random.fork_rng(devices=[]):
@@ -93,6 +94,7 @@ def load_model(
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                trust_remote_code=trust_remote_code,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
@@ -102,14 +104,18 @@ def load_model(
     return model.eval(), has_head
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Loads a tokeniser from the hub or from a folder.
+
+    Args:
+        name: Hub id or folder.
+        trust_remote_code: Whether code that lies in the checkpoint may run.
 
     Raises:
         TeacherError: If there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise TeacherError(f"no tokeniser could be loaded from {name!r}: {error}") from error
 
@@ -182,6 +188,18 @@ def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
     classifier: nn.Module = model.get_submodule(anatomy_of(model.config).head_outputs)
     for parameter in classifier.parameters():
         parameter.copy_(parameter[list(order)].clone())
+
+
+@torch.no_grad()
+def renew_outputs(model: PreTrainedModel, *, seed: int) -> None:
+    """Draws the last layer of the head anew, in place; the rest of the head stays."""
+    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).head_outputs)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in classifier.named_parameters():
+        fresh = torch.zeros(parameter.shape)
+        if name == "weight":
+            fresh.normal_(std=model.config.initializer_range, generator=generator)
+        parameter.copy_(fresh)
 
 
 def hash_weights(model: PreTrainedModel) -> str:

@@ -21,7 +21,10 @@ SMALL_SHARE = 0.05
 """Below this share of the space left by the size rule, the user is told before the search."""
 
 SPELLINGS = (("heads", "head_size"), ("ffn_size", "ffn_ratio"))
-"""Pairs of dimensions that say the same in other words."""
+"""Pairs of dimensions that say the same in other words, in a space that has one of them.
+
+Where heads are free, a space has both heads and head_size, and each is a choice of its own.
+"""
 
 
 def space_of(bench: Workbench) -> SearchSpace:
@@ -72,14 +75,18 @@ def _dimensions(base: Sequence[Dimension], settings: SpaceSettings) -> tuple[Dim
     Raises:
         SpaceError: If both spellings of one dimension are given.
     """
-    for one, other in SPELLINGS:
+    present = {dimension.name for dimension in base}
+    spellings = [pair for pair in SPELLINGS if not present.issuperset(pair)]
+    for one, other in spellings:
         if getattr(settings, one) is not None and getattr(settings, other) is not None:
             raise SpaceError(f"space.{one} and space.{other} say the same: give only one")
-    return tuple(_given(dimension.name, settings) or dimension for dimension in base)
+    return tuple(_given(dimension.name, spellings, settings) or dimension for dimension in base)
 
 
-def _given(name: str, settings: SpaceSettings) -> Dimension | None:
-    names = next((pair for pair in SPELLINGS if name in pair), (name,))
+def _given(
+    name: str, spellings: Sequence[tuple[str, str]], settings: SpaceSettings
+) -> Dimension | None:
+    names = next((pair for pair in spellings if name in pair), (name,))
     given = [(other, getattr(settings, other)) for other in names]
     return next((Dimension(n, tuple(values)) for n, values in given if values is not None), None)
 

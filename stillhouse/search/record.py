@@ -41,7 +41,15 @@ _TRIAL_COLUMNS = (
     "parameters",
     "reward",
 )
-_ARCHITECTURE_COLUMNS = ("family", "layers", "hidden_size", "heads", "ffn_size", "activation")
+_ARCHITECTURE_COLUMNS = (
+    "family",
+    "layers",
+    "hidden_size",
+    "heads",
+    "head_size",
+    "ffn_size",
+    "activation",
+)
 
 
 @final
@@ -167,6 +175,9 @@ class Record:
     def export_csv(self, path: Path) -> None:
         """Write one line per trial; the file is either the old one or the new one, never half.
 
+        There is a column head_size if heads are free in the space; it is empty where they are not
+        in the architecture.
+
         Args:
             path: The file to write; its folder exists.
         """
@@ -174,8 +185,7 @@ class Record:
         draft = Path(name)
         try:
             with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-                columns = (*_TRIAL_COLUMNS, *_ARCHITECTURE_COLUMNS)
-                writer = csv.DictWriter(file, columns, lineterminator="\n")
+                writer = csv.DictWriter(file, _columns(self.space), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(_csv_row(trial) for trial in self.trials())
                 file.flush()
@@ -257,6 +267,12 @@ def _thaw(frozen: FrozenTrial) -> Trial:
         violations=known.get("violations", {}),
         attributes={name: known[name] for name in known if name not in _OWN_ATTRIBUTES},
     )
+
+
+def _columns(space: SearchSpace) -> list[str]:
+    has_free_heads = {"heads", "head_size"} <= {item.name for item in space.dimensions}
+    left_out = () if has_free_heads else ("head_size",)
+    return [*_TRIAL_COLUMNS, *(name for name in _ARCHITECTURE_COLUMNS if name not in left_out)]
 
 
 def _csv_row(trial: Trial) -> Mapping[str, object]:

@@ -1,6 +1,7 @@
 """Recorded tables: what a search would have found out, kept in a file, and searched in seconds."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from stillhouse.errors import DataError, SpaceError
+from stillhouse.files import write_text_atomically
 from stillhouse.search.strategy import Strategy
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import Architecture, architecture_from_dict
@@ -19,6 +21,7 @@ _SIZES = ("layers", "hidden_size", "heads", "ffn_size")
 _ARCHITECTURE = ("family", *_SIZES, "activation")
 _REQUIRED = (*_ARCHITECTURE, "seed", "quality", "latency_ms")
 _OPTIONAL = "hidden_quality"
+_HEAD_SIZE = "head_size"
 _REPEATS_BEFORE_DRAW = 20  # as in a search
 
 
@@ -107,9 +110,13 @@ class RecordedTable:
         return RecordedTable(rows=grouped)
 
     def space(self) -> SearchSpace:
-        """Return the smallest grid around the recorded architectures, and of it them alone."""
-        dimensions = [Dimension(name, _values(self.rows, name)) for name in _SIZES]
-        dimensions.append(Dimension("activation", _values(self.rows, "activation")))
+        """Return the smallest grid around the recorded architectures, and of it them alone.
+
+        It has the dimension head_size beside heads if heads are free in any of them.
+        """
+        free = any(architecture.has_free_heads for architecture in self.rows)
+        names = [*_SIZES, *([_HEAD_SIZE] if free else []), "activation"]
+        dimensions = [Dimension(name, _values(self.rows, name)) for name in names]
         return SearchSpace(tuple(dimensions), (AmongRecorded(frozenset(self.rows)),))
 
 
@@ -118,7 +125,8 @@ def read_recorded(path: Path) -> RecordedTable:
 
     Args:
         path: CSV with the columns family, layers, hidden_size, heads, ffn_size, activation, seed,
-            quality, latency_ms and optionally hidden_quality; others are passed over.
+            quality, latency_ms and optionally hidden_quality, and head_size where heads are free;
+            others are passed over.
 
     Returns:
         The validated table.
@@ -144,7 +152,8 @@ def read_recorded(path: Path) -> RecordedTable:
 def write_recorded(path: Path, row: RecordedRow) -> None:
     """Append one row, so that an interrupted recording goes on where it stopped.
 
-    A new file gets its header first; a line that an interruption left unfinished is removed.
+    A new file gets its header first; a line that an interruption left unfinished is removed. The
+    first row of free heads adds the column head_size at the end, which is empty in other rows.
 
     Args:
         path: The CSV file; its folder exists.
@@ -156,6 +165,10 @@ def write_recorded(path: Path, row: RecordedRow) -> None:
     _drop_unfinished_line(path)
     is_new = not path.exists() or path.stat().st_size == 0
     columns = [*_REQUIRED, _OPTIONAL] if is_new else _columns(path)
+    if row.architecture.has_free_heads and _HEAD_SIZE not in columns:
+        columns.append(_HEAD_SIZE)
+        if not is_new:
+            _add_column(path, _HEAD_SIZE)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if is_new:
@@ -264,6 +277,8 @@ def _read_row(cells: Mapping[str, str | None]) -> RecordedRow:
         raise DataError(f"nothing is given for {', '.join(empty)}")
     given = {name: text or "" for name, text in cells.items()}
     sizes = {name: int(given[name]) for name in _SIZES}
+    if given.get(_HEAD_SIZE):
+        sizes[_HEAD_SIZE] = int(given[_HEAD_SIZE])
     names = {name: given[name] for name in ("family", "activation")}
     hidden_quality = given.get(_OPTIONAL)
     return RecordedRow(
@@ -282,6 +297,17 @@ def _columns(path: Path) -> list[str]:
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}; write to another file")
     return columns
+
+
+def _add_column(path: Path, name: str) -> None:
+    """Write the file anew with one more column, which is empty but for its name."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header, name])
+    writer.writerows([*cells, ""] for cells in lines)
+    write_text_atomically(path, text.getvalue())
 
 
 def _drop_unfinished_line(path: Path) -> None:

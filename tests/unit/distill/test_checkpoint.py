@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.distill.checkpoint import CheckpointFolder
+from stillhouse.distill.checkpoint import BestWeights, CheckpointFolder
 from stillhouse.errors import TrainingError
 
 
@@ -124,3 +124,45 @@ def test_clearing_removes_everything(folder):
     folder.clear()
     assert not folder.path.exists()
     assert folder.load(*trained()) == 0
+
+
+def test_the_best_weights_are_copies():
+    modules, optimizer = trained()
+    best = BestWeights()
+    assert (best.step, best.count_since, best.weights) == (None, 0, {})
+    best.offer(3, 0.5, modules)
+    kept = {name: weight.clone() for name, weight in modules.state_dict().items()}
+    step(modules, optimizer)
+    for done, score in ((4, 0.4), (5, 0.5)):
+        best.offer(done, score, modules)
+    assert (best.step, best.count_since) == (3, 2)
+    assert all(torch.equal(best.weights[name], weight) for name, weight in kept.items())
+    best.offer(6, 0.6, modules)
+    assert (best.step, best.count_since) == (6, 0)
+    assert torch.equal(best.weights["0.weight"], modules[0].weight)
+
+
+def test_the_best_weights_are_saved_beside_the_last(folder):
+    modules, optimizer = trained()
+    best = BestWeights()
+    best.offer(3, 1 / 3, modules)
+    expected = {name: weight.clone() for name, weight in modules.state_dict().items()}
+    step(modules, optimizer)
+    best.offer(4, 0.25, modules)
+    folder.save(4, modules, optimizer, best)
+    other, other_optimizer = trained(seed=8)
+    found = BestWeights()
+    assert folder.load(other, other_optimizer, found) == 4
+    assert equal(other, modules)
+    assert found.scores == {3: 1 / 3, 4: 0.25}
+    assert found.weights.keys() == expected.keys()
+    assert all(torch.equal(found.weights[name], weight) for name, weight in expected.items())
+
+
+def test_without_evaluations_nothing_more_is_saved(folder):
+    modules, optimizer = trained()
+    folder.save(3, modules, optimizer, BestWeights())
+    assert not (folder.path / "step-3" / "best.safetensors").exists()
+    found = BestWeights()
+    folder.load(modules, optimizer, found)
+    assert (found.scores, found.weights) == ({}, {})

@@ -1,10 +1,12 @@
 import copy
+import dataclasses
 import gc
 import math
 import time
 import weakref
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
@@ -14,15 +16,15 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.layer_maps import layer_links
 from stillhouse.distill.loop import (
     TrainSettings,
-    Watch,
-    learning_rate_at,
     steps_in,
     train,
     training_attention,
 )
+from stillhouse.distill.steps import Evaluations, Watch
 from stillhouse.distill.teacher import cached_teacher
 from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
 from stillhouse.errors import SettingsError, TrainingError
+from stillhouse.model.predict import predict
 
 SHORT = TrainSettings(epochs=1, learning_rate=1e-3, batch_size=16)
 """Four steps over the 64 examples."""
@@ -501,6 +503,143 @@ def test_trained_models_can_be_forgotten(make_bert, fit):
     assert kept() is None
 
 
+class Judge:
+    """Gives one score after the other, and remembers the weights that it was shown."""
+
+    def __init__(self, model, scores):
+        self._model = model
+        self._scores = scores
+        self.seen = {}
+
+    def __call__(self, done):
+        assert not self._model.training
+        torch.rand(3)  # a judge that draws by chance must not change the training
+        self.seen[done] = copy.deepcopy(self._model.state_dict())
+        return self._scores[done]
+
+    def evaluations(self, every_steps=2, patience=None):
+        return Evaluations(score=self, every_steps=every_steps, patience=patience)
+
+
+def is_as(model, weights):
+    own = model.state_dict()
+    return own.keys() == weights.keys() and all(torch.equal(own[n], weights[n]) for n in own)
+
+
+SCORES = {2: 0.1, 4: 0.6, 6: 0.5, 8: 0.6, 10: 0.2}
+"""Of the ten steps of `BROKEN`, by twos; the best comes twice."""
+
+
+def test_the_best_weights_are_kept_and_of_equals_the_first(make_bert, fit):
+    model = make_bert(dropout=0.1)
+    judge = Judge(model, SCORES)
+    report = fit(model, settings=BROKEN, evaluations=judge.evaluations())
+    assert (report.scores, report.best_step, report.steps) == (SCORES, 4, 10)
+    assert is_as(model, judge.seen[4])
+    assert not is_as(model, judge.seen[8])
+
+
+def test_evaluations_do_not_change_what_they_look_at(make_bert, fit):
+    model, alone = make_bert(dropout=0.1), make_bert(dropout=0.1)
+    judge = Judge(model, {step: step for step in SCORES})
+    report = fit(model, settings=BROKEN, evaluations=judge.evaluations())
+    assert fit(alone, settings=BROKEN).loss == report.loss
+    assert equal_weights(model, alone)
+
+
+def test_the_last_step_is_evaluated_whatever_the_stride(make_bert, fit):
+    model = make_bert()
+    judge = Judge(model, {4: 0.0, 8: 0.0, 10: 0.1})
+    report = fit(model, settings=BROKEN, evaluations=judge.evaluations(every_steps=4))
+    assert report.best_step == 10
+
+
+@pytest.mark.parametrize(("patience", "steps"), [(1, 6), (2, 8), (3, 10), (None, 10)])
+def test_training_ends_with_the_patience(make_bert, fit, patience, steps):
+    model = make_bert(dropout=0.1)
+    judge = Judge(model, SCORES)
+    report = fit(model, settings=BROKEN, evaluations=judge.evaluations(patience=patience))
+    assert (report.steps, report.best_step) == (steps, 4)
+    assert list(report.scores) == list(range(2, steps + 1, 2))
+    assert is_as(model, judge.seen[4])
+
+
+def test_a_training_out_of_patience_is_not_out_of_time(make_bert, fit, monkeypatch):
+    """The clock passes the deadline in the step that is the last one for want of patience."""
+    model, clock = make_bert(), [0.0]
+    monkeypatch.setattr("stillhouse.distill.steps.time.monotonic", lambda: clock[0])
+
+    def judge(done):
+        clock[0] += 10
+        return -done
+
+    evaluations = Evaluations(score=judge, every_steps=1, patience=2)
+    report = fit(model, settings=BROKEN, evaluations=evaluations, deadline=25)
+    assert (report.steps, report.best_step) == (3, 1)
+
+
+@pytest.mark.parametrize("stopped_at", [3, 5, 9])
+@pytest.mark.parametrize("patience", [2, None])
+def test_a_resumed_training_keeps_what_was_best_before(
+    make_bert, fit, tmp_path, stopped_at, patience
+):
+    """The best weights are those after 4 steps; they outlive the process that made them."""
+
+    def stop(progress):
+        if progress.step == stopped_at:
+            raise KeyboardInterrupt
+
+    unbroken, broken, resumed = (make_bert(dropout=0.1) for _ in range(3))
+    judge = Judge(unbroken, SCORES)
+    expected = fit(unbroken, settings=BROKEN, evaluations=judge.evaluations(patience=patience))
+    folder = CheckpointFolder(path=tmp_path / "training", fingerprint="mine", every_s=0)
+    judge = Judge(broken, SCORES)
+    evaluations = judge.evaluations(patience=patience)
+    if stopped_at <= expected.steps:
+        with pytest.raises(KeyboardInterrupt):
+            fit(broken, settings=BROKEN, on_step=stop, checkpoint=folder, evaluations=evaluations)
+    else:
+        fit(broken, settings=BROKEN, on_step=stop, checkpoint=folder, evaluations=evaluations)
+    torch.manual_seed(1234)
+    judge = Judge(resumed, SCORES)
+    report = fit(
+        resumed,
+        settings=BROKEN,
+        checkpoint=folder,
+        evaluations=judge.evaluations(patience=patience),
+    )
+    assert min(judge.seen, default=10) >= stopped_at
+    assert (report.steps, report.scores) == (expected.steps, expected.scores)
+    assert report.best_step == expected.best_step == 4
+    assert equal_weights(resumed, unbroken)
+
+
+def test_an_evaluation_reads_words_that_training_has_not(make_set, make_model, accelerator):
+    """Training cuts the vocabulary to its own words; a dev set has others."""
+    model = make_model(dropout=0.1)
+    padding = model.config.pad_token_id
+    learnt = dataclasses.replace(make_set(tokens=(20, 31, 49)), pad_id=padding)
+    other = dataclasses.replace(make_set(24, tokens=(7, 20, 33, 48)), pad_id=padding)
+    seen = []
+
+    def judge(done):
+        seen.append(predict(model, other))
+        return done
+
+    evaluations = Evaluations(score=judge, every_steps=1)
+    watch = Watch(evaluations=evaluations)
+    train(model, learnt, [LabelTerm()], SHORT, accelerator=accelerator, watch=watch)
+    assert len(seen) == 4
+    np.testing.assert_allclose(seen[-1], predict(model, other), atol=1e-6)
+    assert not np.allclose(seen[0], seen[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "value"), [("every_steps", 0), ("patience", 0)])
+def test_impossible_evaluations_are_refused(name, value):
+    with pytest.raises(SettingsError, match=f"{name} must be above 0, got 0"):
+        Evaluations(**{"score": float, "every_steps": 1, name: value})
+
+
 @pytest.mark.parametrize(
     ("examples", "batch_size", "epochs", "steps"),
     [(64, 16, 1, 4), (65, 16, 1, 5), (64, 16, 2.5, 10), (64, 16, 0.01, 1), (3, 32, 4, 4)],
@@ -520,14 +659,16 @@ def test_steps_are_counted(examples, batch_size, epochs, steps):
     ],
 )
 def test_the_rate_rises_and_falls_in_lines(steps, warmup, expected):
-    settings = TrainSettings(epochs=1, learning_rate=2.0, warmup_fraction=warmup)
-    rates = [learning_rate_at(step, steps, settings) for step in range(steps)]
+    settings = TrainSettings(epochs=1, learning_rate=2.0, warmup_fraction=warmup, batch_size=16)
+    schedule = settings.schedule(16 * steps)
+    rates = [schedule.learning_rate_at(step) for step in range(steps)]
     assert rates == pytest.approx([2 * rate for rate in expected])
 
 
 def test_no_step_has_a_rate_of_zero_or_above_the_peak():
     for steps in range(1, 120):
-        rates = [learning_rate_at(step, steps, SHORT) for step in range(steps)]
+        schedule = SHORT.schedule(SHORT.batch_size * steps)
+        rates = [schedule.learning_rate_at(step) for step in range(steps)]
         assert min(rates) > 0
         assert max(rates) == pytest.approx(SHORT.learning_rate)
         peak = rates.index(max(rates))

@@ -13,7 +13,7 @@ from stillhouse.distill.layer_maps import layer_links
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.signals import SignalReader
 from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
-from stillhouse.distill.vocabulary import compact_vocabulary
+from stillhouse.distill.vocabulary import compact_vocabulary, whole_vocabulary
 
 SETTINGS = TrainSettings(epochs=2, learning_rate=1e-3, batch_size=16)
 
@@ -167,3 +167,46 @@ def test_the_global_random_state_is_left(make_bert, few_tokens):
     with compact_vocabulary(model, few_tokens):
         pass
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_whole_table_is_lent_with_what_was_learnt(make_bert, few_tokens):
+    model = make_bert()
+    full, expected = table(model), table(model).detach().clone()
+    with compact_vocabulary(model, few_tokens):
+        cut = table(model)
+        with torch.no_grad():
+            cut[1] = 3.0  # the row of token 7
+        with whole_vocabulary(model):
+            expected[7] = 3.0
+            assert table(model) is full
+            assert torch.equal(full, expected)
+        assert table(model) is cut
+        with torch.no_grad():
+            cut[2] = 4.0  # the row of token 9
+    expected[9] = 4.0
+    assert torch.equal(full, expected)
+    assert table(model) is full
+
+
+def test_the_cut_table_comes_back_after_an_error(make_bert, few_tokens):
+    model = make_bert()
+    with compact_vocabulary(model, few_tokens):
+        cut = table(model)
+        with pytest.raises(KeyboardInterrupt), whole_vocabulary(model):
+            raise KeyboardInterrupt
+        assert table(model) is cut
+
+
+def test_a_table_that_is_not_cut_is_left(make_bert):
+    model = make_bert()
+    full = table(model)
+    with whole_vocabulary(model):
+        assert table(model) is full
+
+
+def test_the_cut_table_does_not_hold_the_whole_one_as_a_part(make_bert, few_tokens):
+    """Else it would be saved, and trained, twice."""
+    model = make_bert()
+    names = set(model.state_dict())
+    with compact_vocabulary(model, few_tokens):
+        assert set(model.state_dict()) == names

@@ -2,11 +2,30 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    pipeline,
+)
 
 from stillhouse.errors import ExportError
 from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import read_metrics, save_checkpoint
+from stillhouse.model.encoders import build_encoder
+from stillhouse.model.modeling_free_head_bert import (
+    FreeHeadBertForSequenceClassification,
+    FreeHeadBertForTokenClassification,
+    FreeHeadBertModel,
+)
+from stillhouse.model.students import build_student, student_config
+from stillhouse.space.architecture import BertArchitecture
 
 TEXTS = ["a b c", "d", "a d d b a"]
 
@@ -37,6 +56,98 @@ def test_transformers_alone_loads_the_same_classifier(make_bert, tokenizer, metr
     assert words(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
     assert torch.equal(logits(again, words), logits(model, tokenizer))
     assert again.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
+
+
+FREE = BertArchitecture(layers=2, hidden_size=12, heads=3, head_size=8, ffn_size=20)
+CODE = "modeling_free_head_bert.py"
+
+
+def test_a_student_of_free_heads_brings_its_code(make_bert, tokenizer, metrics, folder):
+    model = build_student(student_config(FREE, make_bert().config), seed=0)
+    save(folder, model, tokenizer, metrics)
+    config = json.loads((folder / "config.json").read_text())
+    reference = config["auto_map"]["AutoModelForSequenceClassification"]
+    assert reference == "modeling_free_head_bert.FreeHeadBertForSequenceClassification"
+    assert "class FreeHeadBertForSequenceClassification" in (folder / CODE).read_text()
+    again = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert type(again) is FreeHeadBertForSequenceClassification
+    assert torch.equal(logits(again, tokenizer), logits(model, tokenizer))
+    assert again.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
+    # What was loaded is saved again like what was built.
+    save(folder, again, tokenizer, metrics)
+    assert json.loads((folder / "config.json").read_text())["auto_map"] == config["auto_map"]
+    assert (folder / CODE).exists()
+
+
+def test_what_transformers_has_a_class_for_brings_no_code(make_bert, tokenizer, metrics, folder):
+    save(folder, make_bert(), tokenizer, metrics)
+    assert "auto_map" not in json.loads((folder / "config.json").read_text())
+    assert not list(folder.glob("*.py"))
+
+
+def bare(kind, config):
+    if kind is DistilBertModel:  # it has no pooler
+        return DistilBertModel(DistilBertConfig(vocab_size=9, dim=16, n_layers=1, n_heads=2))
+    if kind is FreeHeadBertModel:
+        return build_encoder(student_config(FREE, config), seed=0)
+    return BertModel(config)
+
+
+@pytest.mark.parametrize("kind", [BertModel, DistilBertModel, FreeHeadBertModel])
+@torch.no_grad()
+def test_bare_encoders_are_saved_too(kind, make_bert, tokenizer, metrics, folder):
+    model = bare(kind, make_bert().config).eval()
+    save(folder, model, tokenizer, metrics)
+    again = AutoModel.from_pretrained(folder).eval()
+    assert type(again) is kind
+    ids_BT = torch.tensor([tokenizer("a d b")["input_ids"]])
+    expected, found = model(ids_BT).to_tuple(), again(ids_BT).to_tuple()
+    assert len(expected) == len(found) == (1 if kind is DistilBertModel else 2)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    assert (folder / CODE).exists() == (kind is FreeHeadBertModel)
+
+
+def test_an_encoder_that_was_built_without_a_pooler_is_saved(make_bert, tokenizer, metrics, folder):
+    model = BertModel(make_bert().config, add_pooling_layer=False)
+    save(folder, model, tokenizer, metrics)
+    assert read_metrics(folder) == metrics
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("encoder.layer.1.output.dense", "last_hidden_state"), ("pooler.dense", "pooler_output")],
+)
+@pytest.mark.parametrize("kind", [BertModel, FreeHeadBertModel])
+def test_encoders_of_other_outputs_are_refused(
+    kind, part, named, make_bert, tokenizer, metrics, folder
+):
+    model, other = (bare(kind, make_bert().config) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.get_submodule(part).bias.add_(torch.linspace(0, 1, model.config.hidden_size))
+    model.save_pretrained = other.save_pretrained
+    with pytest.raises(ExportError, match=f"gives {named} that differ by"):
+        save(folder, model, tokenizer, metrics)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        BertForMaskedLM,
+        BertForQuestionAnswering,
+        BertForTokenClassification,
+        FreeHeadBertForTokenClassification,
+    ],
+)
+def test_other_heads_are_refused(kind, make_bert, tokenizer, metrics, folder):
+    config = make_bert().config
+    config.num_labels = 2
+    model = kind(student_config(FREE, config) if "Free" in kind.__name__ else config)
+    with pytest.raises(ExportError, match=rf"got a {kind.__name__}; write it with save_pretrained"):
+        save(folder, model, tokenizer, metrics)
+    assert list(folder.parent.iterdir()) == []
 
 
 def test_the_line_of_the_card_works(make_bert, tokenizer, metrics, folder):

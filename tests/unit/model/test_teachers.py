@@ -1,11 +1,17 @@
 import itertools
+import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AlbertConfig, AlbertForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BertForSequenceClassification,
+)
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.teachers import (
@@ -16,6 +22,7 @@ from stillhouse.model.teachers import (
     load_model,
     load_tokenizer,
     name_labels,
+    renew_outputs,
     reorder_outputs,
 )
 
@@ -224,6 +231,53 @@ def test_reordered_outputs_are_the_old_ones_in_the_order(make_model, family, fam
         reorder_outputs(model, (2, 0, 3, 1))
         after = model(**family_tokens).logits
     assert torch.equal(after, before[:, [2, 0, 3, 1]])
+
+
+def test_renewed_outputs_are_small_seeded_and_the_only_change(make_model, family):
+    model, same, other = (make_model(family, labels=4) for _ in range(3))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for one, seed in ((model, 3), (same, 3), (other, 4)):
+        renew_outputs(one, seed=seed)
+    assert torch.equal(state, torch.get_rng_state())
+    assert hash_weights(model) == hash_weights(same) != hash_weights(other)
+    changed = {n for n, weight in model.state_dict().items() if not torch.equal(weight, before[n])}
+    last = "classifier.out_proj" if "classifier.out_proj.weight" in before else "classifier"
+    assert changed == {f"{last}.weight", f"{last}.bias"}
+    outputs = model.get_submodule(last)
+    assert not outputs.bias.any()
+    assert 0.01 < outputs.weight.std() < 0.04  # these models' weights have 0.5
+
+
+OWN_CODE = """
+from transformers import BertForSequenceClassification
+
+
+class Mine(BertForSequenceClassification):
+    pass
+"""
+
+
+@pytest.fixture
+def with_code(saved, monkeypatch, tmp_path):
+    """A checkpoint that brings the code of its model."""
+    folder, _ = saved
+    (folder / "mine.py").write_text(OWN_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "mine.Mine"}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    return str(folder)
+
+
+def test_code_in_a_checkpoint_runs_on_the_users_word_alone(with_code):
+    kinds = {
+        trust: type(load_model(with_code, trust_remote_code=trust)[0]) for trust in (False, True)
+    }
+    assert kinds[False] is BertForSequenceClassification
+    assert kinds[True].__name__ == "Mine"
 
 
 def test_the_hash_sees_every_weight(make_bert):

@@ -1,7 +1,9 @@
 import pytest
 
 from stillhouse.errors import SpaceError
+from stillhouse.recipe import space as space_module
 from stillhouse.recipe.space import space_of
+from stillhouse.space.published import autodistil_for
 
 
 def values(space):
@@ -63,6 +65,40 @@ def test_heads_replace_head_size_and_ffn_size_the_ratio(bench):
     assert values(space)["heads"] == (1, 2)
     assert values(space)["ffn_size"] == (64, 128)
     assert not {"head_size", "ffn_ratio"} & values(space).keys()
+
+
+@pytest.fixture
+def of_free_heads(monkeypatch):
+    """A base space with 5 to 7 heads, each as wide as the teacher's."""
+
+    def tiny(_, teacher):
+        return autodistil_for(teacher, "tiny")
+
+    monkeypatch.setattr(space_module, "base_space", tiny)
+
+
+@pytest.mark.parametrize(
+    ("given", "heads", "head_size"),
+    [
+        ({}, (5, 6, 7), (32,)),
+        ({"heads": [2, 3]}, (2, 3), (32,)),
+        ({"head_size": [8, 16]}, (5, 6, 7), (8, 16)),
+        ({"heads": [2, 3], "head_size": [8, 16]}, (2, 3), (8, 16)),
+    ],
+)
+def test_free_heads_and_their_size_are_two_choices(bench, of_free_heads, given, heads, head_size):
+    found = values(space_of(bench({"space": {**given, "size_fraction": 1.0}})))
+    assert (found["heads"], found["head_size"]) == (heads, head_size)
+    assert found["ffn_ratio"] == (2, 2.5, 3, 3.5)
+
+
+def test_other_spellings_stay_one_choice_where_heads_are_free(bench, of_free_heads):
+    space = {"heads": [2], "head_size": [8], "ffn_size": [64, 128]}
+    found = values(space_of(bench({"space": space})))
+    assert found["ffn_size"] == (64, 128)
+    assert "ffn_ratio" not in found
+    with pytest.raises(SpaceError, match=r"space.ffn_size and space.ffn_ratio say the same"):
+        space_of(bench({"space": {**space, "ffn_ratio": [2]}}))
 
 
 @pytest.mark.parametrize(("one", "other"), [("heads", "head_size"), ("ffn_size", "ffn_ratio")])

@@ -14,6 +14,7 @@ from stillhouse.search.record import Record, read_trials
 from stillhouse.search.trial import TrialState
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.space.constraints import HeadsAtMost
+from stillhouse.space.search_space import Dimension, SearchSpace
 
 
 @pytest.fixture
@@ -227,6 +228,23 @@ def test_csv(record, tmp_path, make_trial):
     )
     assert rows[2]["repeat_of"] == "0"
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_csv_of_a_space_of_free_heads_tells_their_size(tmp_path):
+    names = {"layers": (2,), "hidden_size": (16,), "heads": (2, 3), "head_size": (8,)}
+    dimensions = [Dimension(name, values) for name, values in names.items()]
+    space = SearchSpace((*dimensions, Dimension("ffn_size", (24,))))
+    record = Record(f"sqlite:///{tmp_path}/free.db", space)
+    for architecture in space:
+        record.start(architecture)
+    record.export_csv(tmp_path / "trials.csv")
+    header, *lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert header.endswith(",family,layers,hidden_size,heads,head_size,ffn_size,activation")
+    assert [line.partition(",bert,")[2] for line in lines] == [
+        "2,16,2,,24,gelu",
+        "2,16,3,8,24,gelu",
+    ]
+    assert [trial.architecture for trial in record.trials()] == list(space)
 
 
 def test_csv_that_cannot_be_written_leaves_the_old_one(record, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import csv
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from stillhouse.search.recorded import (
 from stillhouse.search.samplers import make_sampler
 from stillhouse.space.architecture import BertArchitecture
 
+TABLES = Path(__file__).parents[3] / "benchmarks" / "tables"
 HEADER = "family,layers,hidden_size,heads,ffn_size,activation,seed,quality,latency_ms"
 LINE = "bert,2,32,2,64,gelu,0,0.75,1.5"
 
@@ -112,6 +114,8 @@ def test_a_line_without_the_optional_column(tmp_path):
         (f"{HEADER}\n{LINE.replace('0.75', 'good')}", "line 2: could not convert"),
         (f"{HEADER}\n{LINE}\n{LINE.replace('32,2', '32,5')}", "line 3: hidden_size must be a mul"),
         (f"{HEADER}\nbert,2,32", "line 2: nothing is given for heads"),
+        (f"{HEADER},head_size\n{LINE},0", "line 2: head_size must be a whole number of at least"),
+        (f"{HEADER},head_size\n{LINE},wide", "line 2: invalid literal"),
     ],
 )
 def test_unusable_tables(tmp_path, text, message):
@@ -122,6 +126,83 @@ def test_unusable_tables(tmp_path, text, message):
 def test_no_table(tmp_path):
     with pytest.raises(DataError, match="there is no recorded table"):
         read_recorded(tmp_path / "none.csv")
+
+
+FREE = BertArchitecture(layers=2, hidden_size=16, heads=3, head_size=8, ffn_size=24)
+FREE_LINE = "bert,2,16,3,24,gelu,0,0.5,1.0,,8"
+
+
+def free_row(seed=0):
+    return RecordedRow(architecture=FREE, seed=seed, quality=0.5, latency_ms=1.0)
+
+
+def test_tables_without_free_heads_are_written_as_ever(tmp_path, rows):
+    path = tmp_path / "table.csv"
+    write_recorded(path, rows[0])
+    assert path.read_text() == f"{HEADER},hidden_quality\nbert,1,16,2,32,gelu,0,0.0,1.0,0.5\n"
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.csv")), ids=lambda path: path.stem)
+def test_the_tables_of_the_repository_are_written_again_as_they_are(path, tmp_path):
+    table = read_recorded(path)
+    recorded = [row for rows in table.rows.values() for row in rows]
+    again = tmp_path / path.name
+    for row in recorded[::7]:
+        write_recorded(again, row)
+    header, *lines = path.read_text().splitlines()
+    written_header, *written = again.read_text().splitlines()
+    assert written_header == header
+    assert set(written) <= set(lines)
+    assert len(written) == len(recorded[::7]) > 1
+    assert not any(dimension.name == "head_size" for dimension in table.space().dimensions)
+
+
+@pytest.mark.parametrize("place", [0, 1, 15])
+def test_free_heads_are_written_and_read_wherever_they_come(tmp_path, rows, place):
+    path = tmp_path / "table.csv"
+    mixed = [*rows[:place], free_row(0), *rows[place:], free_row(1)]
+    for row in mixed:
+        write_recorded(path, row)
+    assert read_recorded(path) == RecordedTable.of(mixed)
+    header, *lines = path.read_text().splitlines()
+    assert header == f"{HEADER},hidden_quality,head_size"
+    assert lines[place] == FREE_LINE
+    assert {len(line.split(",")) for line in lines} == {11}
+
+
+def test_free_heads_after_an_interruption(tmp_path, rows):
+    path = tmp_path / "table.csv"
+    write_recorded(path, rows[0])
+    with path.open("a") as file:
+        file.write("bert,2,32")
+    write_recorded(path, free_row())
+    assert read_recorded(path) == RecordedTable.of([rows[0], free_row()])
+
+
+def test_columns_that_are_passed_over_stay_when_free_heads_come(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(f'{HEADER},note\n{LINE},"one, two"\n')
+    write_recorded(path, free_row())
+    assert path.read_text().splitlines() == [
+        f"{HEADER},note,head_size",
+        f'{LINE},"one, two",',
+        "bert,2,16,3,24,gelu,0,0.5,1.0,,8",
+    ]
+    assert [row.seed for rows in read_recorded(path).rows.values() for row in rows] == [0, 0]
+
+
+def test_a_head_size_that_shares_the_width_out_may_be_given(tmp_path):
+    with_size = read_text(tmp_path, f"{HEADER},head_size\n{LINE},16\n")
+    assert with_size == read_text(tmp_path, f"{HEADER}\n{LINE}\n")
+
+
+def test_the_space_of_free_heads_holds_what_is_recorded(rows):
+    table = RecordedTable.of([*rows, free_row()])
+    space = table.space()
+    names = ["layers", "hidden_size", "heads", "ffn_size", "head_size", "activation"]
+    assert [dimension.name for dimension in space.dimensions] == names
+    assert set(space) == set(table.rows)
+    assert space.decode(space.encode(FREE)) == FREE
 
 
 def test_the_space_holds_what_is_recorded(table):

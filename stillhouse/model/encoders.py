@@ -1,0 +1,87 @@
+"""Bare encoders: what a network is before it has a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel
+
+import stillhouse.model.free_heads  # noqa: F401  registers a family
+from stillhouse.errors import TeacherError
+from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.teachers import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from stillhouse.model.anatomy import Anatomy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """A loaded encoder without a head.
+
+    Attributes:
+        name: Hub id or folder.
+        model: The network, in float32.
+        tokenizer: The tokeniser of its inputs.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_encoder(name: str) -> Encoder:
+    """Loads an encoder from the hub or from a folder; a head that it has is left out.
+
+    Raises:
+        TeacherError: If nothing can be loaded from `name`, its family is not supported, or it has
+            no tokeniser.
+    """
+    try:
+        anatomy_of(AutoConfig.from_pretrained(name))
+        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TeacherError(
+            f"no encoder can be loaded from {name!r}: {reason}. Give a folder with config.json and "
+            "weights, or a hub id"
+        ) from error
+    tokenizer = load_tokenizer(name)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of no files
+        raise TeacherError(
+            f"{name!r} has no tokeniser: its vocabulary holds special tokens alone. Put the files "
+            "of the tokeniser beside the weights"
+        )
+    return Encoder(name=name, model=model.eval(), tokenizer=tokenizer)
+
+
+def build_encoder(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
+    """Builds an encoder with fresh weights, without touching the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModel.from_config(config)
+    return model
+
+
+def bare_anatomy(config: PreTrainedConfig) -> Anatomy:
+    """Returns the anatomy of a family with paths from the bare encoder, not from a classifier.
+
+    The paths of the head stay as they are: they lead nowhere in a bare encoder.
+    """
+    anatomy = anatomy_of(config)
+    projection = anatomy.factored_projection
+    return replace(
+        anatomy,
+        embeddings=_without_base(anatomy.embeddings),
+        factored_projection=None if projection is None else _without_base(projection),
+        layers=_without_base(anatomy.layers),
+    )
+
+
+def _without_base(path: str) -> str:
+    return path.partition(".")[2]
