@@ -6,6 +6,10 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   attention       the fused and the plain attention kernel in training on this processor
   kd_nas          KD-NAS on SST-2 or MRPC (--task) against hand-crafted shapes, three seeds
   record_table    proxy scores and latencies of random architectures, for `strategies`
+  corpus_memory   memory while a text corpus is prepared and read, half of it and the whole
+  relation_loss   relation losses against the direct computation: memory and time
+  supernet_cost   a step of a supernet against the same four subnets trained as plain models
+  autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 
 They read GLUE tasks in the original layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and

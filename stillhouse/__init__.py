@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stillhouse.api import SearchResult, Student, evaluate, search
+    from stillhouse.api import FinetuneResult, SearchResult, Student, evaluate, finetune, search
     from stillhouse.data.task import Task, load_task, task_from_dataset
     from stillhouse.device.latency import Latency, Workload
     from stillhouse.errors import StillhouseError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BertArchitecture",
     "Dimension",
+    "FinetuneResult",
     "Latency",
     "OptunaStrategy",
     "SearchResult",
@@ -39,6 +40,7 @@ __all__ = [
     "Workload",
     "default_space",
     "evaluate",
+    "finetune",
     "load_task",
     "pareto_front",
     "search",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "BertArchitecture": "space.architecture",
     "Dimension": "space.search_space",
+    "FinetuneResult": "api",
     "Latency": "device.latency",
     "OptunaStrategy": "search.optuna_strategy",
     "SearchResult": "api",
@@ -60,6 +63,7 @@ _HOMES = {
     "Workload": "device.latency",
     "default_space": "space.default",
     "evaluate": "api",
+    "finetune": "api",
     "load_task": "data.task",
     "pareto_front": "search.pareto",
     "search": "api",

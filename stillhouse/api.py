@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 
 from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
 from stillhouse.errors import SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.teachers import Teacher
+from stillhouse.recipe.autodistil import ASKS, search_family
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
+from stillhouse.recipe.finetune import finetune_checkpoint
 from stillhouse.recipe.open_workbench import (
     load_workbench,
     open_workbench,
@@ -72,6 +78,19 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneResult:
+    """A fine-tuned checkpoint.
+
+    Attributes:
+        path: Folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        metrics: Content of its `metrics.json`.
+    """
+
+    path: Path
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """A teacher and a task that are objects in memory, where a run has such."""
 
@@ -86,6 +105,8 @@ def run_search_job(
     given: Given = Given(),
 ) -> SearchResult:
     """Searches, distils, exports and reports; resumes what `path` holds."""
+    if settings.recipe == "autodistil":
+        return _run_family_job(settings, path, narrator)
     with open_run(path, settings) as run:
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
@@ -93,6 +114,41 @@ def run_search_job(
             search_task(prepare_workbench(bench), plan)
         _close(run)
         return _result(run)
+
+
+def _run_family_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
+    """Trains supernets and searches them; with several workers each calls it, the main one leads.
+
+    Returns:
+        What the run holds; its trials are empty, for students are chosen from a table.
+    """
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        # Workers wait while the main one tokenises, which takes hours of a large corpus.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+    )
+    if not accelerator.is_main_process:
+        run = RunDirectory(path=path)
+        search_family(settings, run, LoggingNarrator(), accelerator)
+        return _family_result(run, [])
+    with open_run(path, settings, asks=ASKS) as run:
+        chosen = search_family(settings, run, narrator, accelerator)
+        run.update_state({"status": "complete"})
+        write_report(run.path)
+        run.clear_work()
+        return _family_result(run, chosen)
+
+
+def _family_result(run: RunDirectory, chosen: Sequence[Path]) -> SearchResult:
+    return SearchResult(
+        trials=(),
+        front=(),
+        students=tuple(Student(path=folder, metrics=read_metrics(folder)) for folder in chosen),
+        controls=(),
+        competitors=(),
+        path=run.path,
+        report=run.path / "report.html",
+    )
 
 
 def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) -> Plan:
@@ -106,6 +162,11 @@ def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) 
     Raises:
         StillhouseError: Whatever would stop the search before its first training.
     """
+    if settings.recipe == "autodistil":
+        raise SettingsError(
+            "plan tells of searches with a task (plain, kd-nas), not of autodistil: its first "
+            "minutes tell tokens a second and the time left"
+        )
     with (
         tempfile.TemporaryDirectory(prefix="stillhouse-plan-") as folder,
         open_run(Path(folder), settings) as run,
@@ -132,6 +193,22 @@ def run_distill_job(
         _close(run)
         folder = run.student(1)
         return Student(path=folder, metrics=read_metrics(folder))
+
+
+def run_finetune_job(
+    settings: RunSettings,
+    path: Path,
+    narrator: Narrator,
+    given: Given = Given(),
+) -> FinetuneResult:
+    """Fine-tunes the checkpoint that the settings name; resumes what `path` holds."""
+    if settings.finetune.model is None:
+        raise SettingsError("finetune.model is missing: give a checkpoint's folder or hub id")
+    with open_run(path, settings) as run:
+        if not run.is_complete:
+            finetune_checkpoint(settings, run, narrator, task=given.task)
+        _close(run, has_report=False)
+        return FinetuneResult(path=run.model, metrics=read_metrics(run.model))
 
 
 def evaluate(name: str | Path, task: TaskSettings | Task | str) -> Evaluation:
@@ -174,7 +251,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.
-        recipe: `kd-nas`, or `plain`; `None` leaves it to `settings`, by default `plain`.
+        recipe: `kd-nas`, `autodistil` or `plain`; `None` leaves it to `settings`, by default
+            `plain`.
         tokenizer: Tokeniser of a teacher in memory.
         text: Text columns, one or two.
         label: Label column.
@@ -191,20 +269,73 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         overrides["search.candidates"] = candidates
     if recipe is not None:
         overrides["recipe"] = recipe
+    if teacher is not None:
+        overrides["teacher.model"] = teacher if isinstance(teacher, str) else IN_MEMORY
     given = Given(
         teacher=_teacher_in_memory(teacher, tokenizer), task=_task_in_memory(task, text, label)
     )
-    if teacher is not None:
-        overrides["teacher.model"] = teacher if isinstance(teacher, str) else IN_MEMORY
-    if task is not None:
-        overrides["task.name"] = task if isinstance(task, str) else IN_MEMORY
-    if given.task is None and text:
-        overrides["task.text"] = list(text)
-    if given.task is None and label is not None:
-        overrides["task.label"] = label
+    overrides |= _task_overrides(task, text, label)
     resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
-    path = Path(tempfile.mkdtemp(prefix="stillhouse-")) if run is None else Path(run)
-    return run_search_job(resolved, path, narrator or LoggingNarrator(), given)
+    return run_search_job(resolved, _run_path(run), narrator or LoggingNarrator(), given)
+
+
+def finetune(  # noqa: PLR0913  the one public door; everything else is in `settings`
+    model: str | Path,
+    *,
+    task: str | Task | Dataset | None = None,
+    text: tuple[str, ...] = (),
+    label: str | None = None,
+    learning_rates: Sequence[float] = (),
+    epochs: float | None = None,
+    run: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    narrator: Narrator | None = None,
+) -> FinetuneResult:
+    """Fine-tunes a checkpoint on a task with labels; the weights of the best evaluation are kept.
+
+    Args:
+        model: Folder or hub id of a checkpoint, with a head or without one.
+        task: Name such as `glue/mrpc`, a table file, a `Task`, or a `Dataset` (then with `text` and
+            `label` columns). `None` leaves it to `settings`, by default `embedded`.
+        text: Text columns, one or two.
+        label: Label column.
+        learning_rates: The best of them on held-out examples wins; none leaves it to `settings`.
+        epochs: Passes over the training set, at most.
+        run: Run directory; a temporary one if not given. The same call resumes it.
+        settings: Any other settings, as in a settings file: `{"finetune": {"patience": 2}}`.
+        narrator: Told the progress; by default it goes to the log.
+
+    Returns:
+        Folder and measures of the fine-tuned model.
+    """
+    overrides: dict[str, Any] = {"finetune.model": str(model)}
+    if learning_rates:
+        overrides["finetune.learning_rates"] = list(learning_rates)
+    if epochs is not None:
+        overrides["finetune.epochs"] = epochs
+    given = Given(task=_task_in_memory(task, text, label))
+    overrides |= _task_overrides(task, text, label)
+    resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
+    return run_finetune_job(resolved, _run_path(run), narrator or LoggingNarrator(), given)
+
+
+def _run_path(run: str | Path | None) -> Path:
+    return Path(tempfile.mkdtemp(prefix="stillhouse-")) if run is None else Path(run)
+
+
+def _task_overrides(
+    task: str | Task | Dataset | None, text: tuple[str, ...], label: str | None
+) -> dict[str, Any]:
+    """Says the task in settings; the columns of one in memory are no setting."""
+    named = isinstance(task, str)
+    overrides: dict[str, Any] = {}
+    if task is not None:
+        overrides["task.name"] = task if named else IN_MEMORY
+    if (named or task is None) and text:
+        overrides["task.text"] = list(text)
+    if (named or task is None) and label is not None:
+        overrides["task.label"] = label
+    return overrides
 
 
 def _teacher_in_memory(
@@ -240,12 +371,13 @@ def _task_in_memory(
     return task_from_dataset(task, text=text, label=label)
 
 
-def _close(run: RunDirectory) -> None:
+def _close(run: RunDirectory, *, has_report: bool = True) -> None:
     """Marks the run complete and tidies up; does nothing where that was done."""
     if run.is_complete and not run.work.exists():
         return
     run.update_state({"status": "complete"})
-    write_report(run.path)
+    if has_report:
+        write_report(run.path)
     run.clear_work()  # last: a stop before costs the report, not the trained students
 
 

@@ -109,6 +109,38 @@ def weather_teacher(weather_teacher_folder):
 
 
 @pytest.fixture(scope="session")
+def weather_text(weather_rows, tmp_path_factory):
+    """The texts as a corpus without labels, a document a line."""
+    path = tmp_path_factory.mktemp("corpus") / "weather.txt"
+    path.write_text("".join(f"{text}\n" for text, _ in weather_rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def weather_encoder_folder(weather_tokenizer, tmp_path_factory):
+    """A bare encoder of 4 layers of 32 with 4 heads, for students that learn without a task."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(weather_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=32,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(config)
+    folder = tmp_path_factory.mktemp("encoder")
+    model.save_pretrained(folder)
+    weather_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def weather_table(tmp_path_factory):
     """A latency for every architecture below the teacher, 0.5 to 2 ms; the teacher's is 2 ms."""
     from stillhouse.space.architecture import BertArchitecture

@@ -21,7 +21,7 @@ from stillhouse.cli.progress import RichNarrator
 from stillhouse.errors import StillhouseError
 
 if TYPE_CHECKING:
-    from stillhouse.api import Student
+    from stillhouse.api import FinetuneResult, Student
     from stillhouse.recipe.plan import Plan
     from stillhouse.run.settings import RunSettings
 
@@ -77,7 +77,7 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RECIPE] [SETTINGS_FILE]",
-        help="kd-nas or plain (the default), and a YAML file; options given beside them win.",
+        help="kd-nas, autodistil or plain (the default), and a YAML file; options given win.",
     ),
 ]
 
@@ -103,13 +103,20 @@ def search_settings(
     task: TaskOption = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="latency_ms=5, speedup=3, size_mb=40 or parameters=1e7. Repeatable."),
+        typer.Option(
+            help="latency_ms=5, speedup=3, size_mb=40, params_m=10 or flops_fraction=0.5. "
+            "Repeatable."
+        ),
     ] = None,
     text: TextOption = None,
     label: LabelOption = None,
     dev: DevOption = None,
     metric: MetricOption = None,
     unlabelled: UnlabelledOption = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="autodistil: text files, a .jsonl or .parquet file, or hf:OWNER/NAME."),
+    ] = None,
     time: Annotated[
         str | None, typer.Option(help="Time for the whole run: 45m, 1h30m, 90s.")
     ] = None,
@@ -142,6 +149,7 @@ def search_settings(
             "task.dev": dev,
             "task.metric": metric,
             "task.unlabelled": unlabelled,
+            "corpus.name": corpus,
             "search.candidates": candidates,
             "search.strategy": strategy,
             "compare": compare or None,
@@ -212,11 +220,17 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
     --limit latency_ms=5 --run runs/sst2
 
     With the controller of KD-NAS: stillhouse search kd-nas --teacher T --task glue/sst2
+
+    Without a task: stillhouse search autodistil --teacher T --corpus wiki.txt
+    --limit flops_fraction=0.5
     """
     from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
 
     with resumable(run):
         result = run_search_job(settings, run, RichNarrator(err))
+    if settings.recipe == "autodistil":
+        _print_family(result.students)
+        return
     _print_students(result.students, result.competitors)
     best = result.students[0]
     err.print(
@@ -336,6 +350,66 @@ def evaluate(
 
 
 @app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub id.")],
+    settings_file: SettingsArgument = None,
+    *,
+    task: TaskOption = None,
+    run: RunOption = Path("runs/finetune"),
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training set, at most.")
+    ] = None,
+    learning_rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Repeatable: the best on held-out training examples is kept."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations in a row that are no better end the training.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None,
+        typer.Option("--trust-remote-code", help="Let code that lies in the checkpoint run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Fine-tune a checkpoint on a task with labels; the best epoch's weights are kept.
+
+    Example: stillhouse finetune runs/sst2/students/1 --task glue/mrpc --learning-rate 2e-5
+    --learning-rate 1e-4
+    """
+    settings = gather_settings(
+        settings_file,
+        {
+            "finetune.model": model,
+            "finetune.epochs": epochs,
+            "finetune.learning_rates": learning_rate or None,
+            "finetune.batch_size": batch_size,
+            "finetune.patience": patience,
+            "finetune.trust_remote_code": trust_remote_code,
+            "task.name": task,
+            "task.text": None if text is None else text.split(","),
+            "task.label": label,
+            "task.dev": dev,
+            "task.metric": metric,
+            "seed": seed,
+        },
+        overrides=overrides or (),
+    )
+    from stillhouse.api import run_finetune_job  # noqa: PLC0415  torch loads after parsing
+
+    with resumable(run):
+        result = run_finetune_job(settings, run, RichNarrator(err))
+    _print_finetuned(result)
+    err.print(f"\nDone. The model lies in {result.path}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report page of a run, finished or not."""
     from stillhouse.report import write_report  # noqa: PLC0415  plotly loads after parsing
@@ -427,6 +501,52 @@ def _print_students(students: Sequence[Student], competitors: Sequence[Student] 
         f"{first['teacher_latency_ms']:.2f} ms",
         highlight=False,
     )
+
+
+def _print_family(students: Sequence[Student]) -> None:
+    """Prints students without a task; a worker of a data-parallel training has none to print."""
+    if not students:
+        return
+    table = Table(title=f"Students (latency: {students[0].metrics['workload_label']})")
+    for column in ("folder", "space", "architecture", "relation loss", "M parameters"):
+        table.add_column(column)
+    for column in ("FLOPs of teacher's", "ms", "faster"):
+        table.add_column(column, justify="right")
+    for student in students:
+        metrics = student.metrics
+        table.add_row(
+            student.path.name,
+            metrics["space"],
+            metrics["architecture_label"],
+            f"{metrics['relation_loss']:.4f}",
+            f"{metrics['parameters'] / 1e6:.2f}",
+            f"{metrics['flops_fraction']:.3f}",
+            f"{metrics['latency_ms']:.2f}",
+            f"{metrics['speedup']:.2f}x",
+        )
+    out.print(table)
+    err.print(
+        f"\nDone. Fine-tune one with: stillhouse finetune {students[0].path} --task glue/mrpc",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_finetuned(result: FinetuneResult) -> None:
+    metrics = result.metrics
+    interval = f"95 % interval {metrics['quality_low']:.4f} to {metrics['quality_high']:.4f}"
+    for name, value in metrics["scores"].items():
+        told = f"  ({interval})" if name == metrics["metric"] else ""
+        out.print(f"{name} {value:.4f}{told}", highlight=False)
+    out.print(
+        f"{metrics['quality_count']} dev examples of {metrics['task']}; learning rate "
+        f"{metrics['learning_rate']:g}, epoch {metrics['epoch']:g} of "
+        f"{metrics['epochs_trained']:g}",
+        highlight=False,
+        markup=False,
+    )
+    out.print(metrics["choice"], highlight=False, markup=False)
 
 
 def _row(metrics: Any) -> list[str]:

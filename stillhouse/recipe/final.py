@@ -149,10 +149,12 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
     architecture = architecture_of(winner.model.config)
     comparison = bench.compare(architecture)
     parameters = sum(p.numel() for p in winner.model.parameters())
-    over = violations(limits, comparison, parameters=parameters)
+    flops = count_flops(architecture, ends_of(winner.model.config), length=bench.workload.length)
+    flops_fraction = flops / bench.flops(bench.teacher_architecture)
+    over = violations(limits, comparison, parameters=parameters, flops_fraction=flops_fraction)
     return {
         **_quality_metrics(bench, winner.model),
-        **_latency_metrics(comparison),
+        **latency_metrics(comparison),
         **_long_text_metrics(bench, winner.model),
         "device": bench.device.name,
         "workload": {
@@ -166,9 +168,8 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
         "parameters_encoder": encoder_parameters(winner.model),
         "teacher_parameters": sum(p.numel() for p in bench.teacher.parameters()),
         "size_mb": size_mb(parameters),
-        "flops": count_flops(
-            architecture, ends_of(winner.model.config), length=bench.workload.length
-        ),
+        "flops": flops,
+        "flops_fraction": flops_fraction,
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
         "initialisation": winner.initialisation,
@@ -202,7 +203,8 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
     }
 
 
-def _latency_metrics(comparison: Comparison) -> dict[str, Any]:
+def latency_metrics(comparison: Comparison) -> dict[str, Any]:
+    """Returns a student's latency and the teacher's as they stand in `metrics.json`."""
     latency = comparison.student
     return {
         "latency_ms": latency.median_ms,

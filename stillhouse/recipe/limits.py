@@ -18,24 +18,35 @@ def size_mb(parameters: int) -> float:
 
 
 def violations(
-    limits: LimitSettings, comparison: Comparison, *, parameters: int
+    limits: LimitSettings,
+    comparison: Comparison | None,
+    *,
+    parameters: int,
+    flops_fraction: float,
 ) -> dict[str, float]:
     """Tells for each limit how far it is exceeded, as a fraction of the limit.
 
     Latency counts with the upper end of its 95 % interval, so that a limit is met only where the
     measurement is sure of it.
 
+    Args:
+        limits: What is allowed.
+        comparison: The student's latency beside the teacher's; `None` where no limit is on it.
+        parameters: All of the student's.
+        flops_fraction: Operations of the student as a share of the teacher's.
+
     Returns:
         By limit: 0.25 means a quarter over, 0 or less means met.
     """
-    high_ms = comparison.student.high_ms
     used = {
-        "latency_ms": high_ms,
-        "speedup": high_ms,
         "size_mb": size_mb(parameters),
         "parameters": float(parameters),
+        "params_m": parameters / 1e6,
+        "flops_fraction": flops_fraction,
     }
     allowed = limits.given()
-    if "speedup" in allowed:
-        allowed["speedup"] = comparison.teacher.median_ms / allowed["speedup"]
+    if comparison is not None:
+        used |= dict.fromkeys(("latency_ms", "speedup"), comparison.student.high_ms)
+        if "speedup" in allowed:
+            allowed["speedup"] = comparison.teacher.median_ms / allowed["speedup"]
     return {name: used[name] / bound - 1 for name, bound in allowed.items()}

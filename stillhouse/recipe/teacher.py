@@ -127,7 +127,7 @@ def finetuning_passes(bench: Workbench) -> float:
     if not _needs_finetuning(bench):
         return 0.0
     rates = _rates(bench)
-    probe = len(_probe_examples(bench.data.train, bench.settings.seed)) / len(bench.data.train)
+    probe = len(probe_examples(bench.data.train, bench.settings.seed)) / len(bench.data.train)
     return _epochs(bench) + (probe * len(rates) if len(rates) > 1 else 0.0)
 
 
@@ -244,7 +244,7 @@ def _finetune(bench: Workbench) -> None:
 
 def _best_rate(bench: Workbench, rates: Sequence[float]) -> float:
     """Trains one epoch on a part of the examples at each rate; the best validation score wins."""
-    part = _probe_examples(bench.data.train, bench.settings.seed)
+    part = probe_examples(bench.data.train, bench.settings.seed)
     start = {name: tensor.clone() for name, tensor in bench.teacher.state_dict().items()}
     scores: dict[float, float] = {}
     for rate in rates:
@@ -270,7 +270,8 @@ def _best_rate(bench: Workbench, rates: Sequence[float]) -> float:
     return best
 
 
-def _probe_examples(encoded: EncodedSet, seed: int) -> EncodedSet:
+def probe_examples(encoded: EncodedSet, seed: int) -> EncodedSet:
+    """Draws the examples on which learning rates are tried: a tenth, but 2,000 where there are."""
     count = min(len(encoded), max(PROBE_LEAST, round(len(encoded) * PROBE_FRACTION)))
     chosen = np.random.default_rng([seed, 2]).permutation(len(encoded))[:count]
     return encoded.select(np.sort(chosen))

@@ -2,6 +2,7 @@
 
 `gather` reads a run directory into frozen values and forgives what an interrupted run has not
 written yet, `front` draws quality × latency as plain data for plotly.js, `page` renders both.
+A run without a task has a `family` instead, whose `subnets` are drawn by FLOPs and relation loss.
 May import every room below it; today it needs `space`, `files` and `errors`.
 """
 

@@ -15,6 +15,8 @@ Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 PAPER, INK, MUTED, GRID = "#ffffff", "#1f2933", "#66727f", "#e6eaee"
 TRIED, FRONT, STUDENT, TEACHER = "#9aa5b1", "#2364aa", "#d1495b", "#1f2933"
 COMPETITOR, CONTROL, LIMIT, FAILED = "#7446a8", "#2364aa", "#b7791f", "#a61b1b"
+SPACES = (("#2364aa", "circle"), ("#7446a8", "square"), ("#1d7a46", "diamond"))
+"""Colours and symbols of spaces, smallest first."""
 EARLY_TO_LATE = ((0.0, "#6fb1e8"), (0.5, "#8f6bc9"), (1.0, "#d1495b"))  # seen on both backgrounds
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
@@ -26,6 +28,7 @@ DARK: Mapping[str, str] = {
     FRONT: "#6ea8e0",
     STUDENT: "#e8697b",
     COMPETITOR: "#b48ce0",
+    SPACES[2][0]: "#5fc98d",
     LIMIT: "#d9a441",
     FAILED: "#f08080",
 }
@@ -77,4 +80,39 @@ def axis(title: str) -> dict[str, Json]:
         "automargin": True,
         "ticks": "outside",
         "tickcolor": GRID,
+    }
+
+
+def limit_line(limit: float) -> dict[str, Json]:
+    """A dashed line where a figure's x is at its limit."""
+    return {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "x0": limit,
+        "x1": limit,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": LIMIT, "width": 1.5, "dash": "dash"},
+    }
+
+
+def limit_note(place: float, told: str) -> dict[str, Json]:
+    """What stands beside a limit's line; `told` is escaped text.
+
+    Args:
+        place: On the x axis; the logarithm of the limit where that is logarithmic.
+        told: The limit in words.
+    """
+    return {
+        "xref": "x",
+        "yref": "paper",
+        "x": place,
+        "y": 1.0,
+        "xanchor": "right",
+        "yanchor": "top",
+        "textangle": -90,
+        "showarrow": False,
+        "text": told,
+        "font": {"size": 11, "color": LIMIT},
     }

@@ -7,6 +7,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from stillhouse.errors import SpaceError
+from stillhouse.space.architecture import architecture_from_dict
+
 Fields = Mapping[str, object]
 
 
@@ -93,3 +96,16 @@ def sequence(fields: Fields, key: str) -> list[object]:
 def mappings(fields: Fields, key: str) -> Iterator[dict[str, object]]:
     """The mappings of a list within; what else it holds is skipped."""
     return (item for item in sequence(fields, key) if isinstance(item, dict))
+
+
+def architecture_label(described: Fields) -> str:
+    """Label of an architecture; of one that this version cannot read, its fields as they are."""
+    typed = {key: _as_integer(value) for key, value in described.items()}
+    try:
+        return architecture_from_dict(typed).label
+    except SpaceError:
+        return ", ".join(f"{key}={value}" for key, value in described.items())
+
+
+def _as_integer(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value

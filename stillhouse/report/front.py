@@ -26,6 +26,8 @@ from stillhouse.report.drawing import (
     TRIED,
     Json,
     axis,
+    limit_line,
+    limit_note,
     points,
 )
 from stillhouse.report.gather import Competitor, Contents, Figures, Student, TrialRow
@@ -277,8 +279,9 @@ def _layout(
     }
     layout = drawing.layout(latency, {**axis(quality), "domain": [floor, 1.0]})
     if limit is not None:
-        layout["shapes"] = [_limit_line(limit)]
-        layout["annotations"] = [_limit_note(limit, is_log=_spans_log(traces, limit))]
+        place = math.log10(limit) if _spans_log(traces, limit) else limit
+        layout["shapes"] = [limit_line(limit)]
+        layout["annotations"] = [limit_note(place, f"limit {limit:.3g} ms")]
     if strip:
         layout["yaxis2"] = {
             **axis(""),
@@ -308,31 +311,3 @@ def _latency_scale(traces: Sequence[Mapping[str, Json]], limit: float | None) ->
         return {"type": "linear", "rangemode": "tozero"}
     ticks = [step * 10.0**power for power in range(-3, 5) for step in (1, 2, 5)]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
-def _limit_line(limit_ms: float) -> Json:
-    return {
-        "type": "line",
-        "xref": "x",
-        "yref": "paper",
-        "x0": limit_ms,
-        "x1": limit_ms,
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": LIMIT, "width": 1.5, "dash": "dash"},
-    }
-
-
-def _limit_note(limit_ms: float, *, is_log: bool) -> Json:
-    return {
-        "xref": "x",
-        "yref": "paper",
-        "x": math.log10(limit_ms) if is_log else limit_ms,
-        "y": 1.0,
-        "xanchor": "right",
-        "yanchor": "top",
-        "textangle": -90,
-        "showarrow": False,
-        "text": f"limit {limit_ms:.3g} ms",
-        "font": {"size": 11, "color": LIMIT},
-    }

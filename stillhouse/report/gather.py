@@ -9,10 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from stillhouse.errors import RunError, SpaceError
+from stillhouse.errors import RunError
 from stillhouse.report.controller import ControllerRecord, read_controller
+from stillhouse.report.family import Family, Search, read_family
 from stillhouse.report.fields import (
     Fields,
+    architecture_label,
     integer,
     mappings,
     number,
@@ -23,9 +25,16 @@ from stillhouse.report.fields import (
     truth,
 )
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
-from stillhouse.space.architecture import architecture_from_dict
 
-ARCHITECTURE_COLUMNS = ("family", "layers", "hidden_size", "heads", "ffn_size", "activation")
+ARCHITECTURE_COLUMNS = (
+    "family",
+    "layers",
+    "hidden_size",
+    "heads",
+    "head_size",  # only of free heads
+    "ffn_size",
+    "activation",
+)
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
 COMPETITORS_FILE = "competitors.json"
 SHARED_KEYS = ("metric", "device", "workload", "workload_label", "latency_how")
@@ -88,6 +97,7 @@ class Student:
     trial: int | None
     cost_s: float | None
     initialisation: str
+    held_out_sequences: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +135,7 @@ class Contents:
     competitors: tuple[Competitor, ...]
     controller: ControllerRecord | None
     proxy_check: ProxyCheck | None
+    family: Family | None
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -134,6 +145,11 @@ class Contents:
         """Name of the quality, from whoever has been evaluated."""
         named = [student.figures.metric for student in self.students]
         return next((metric for metric in [self.teacher.metric, *named] if metric), "quality")
+
+    @property
+    def has_task(self) -> bool:
+        """Whether the run is for a task; students of a family learn from plain text alone."""
+        return self.family is None and ("recipe", "autodistil") not in self.settings
 
     @property
     def judged_by_hidden(self) -> bool:
@@ -152,6 +168,10 @@ class Contents:
         if self.limits.get("speedup") and self.teacher.latency_ms:
             asked.append(self.teacher.latency_ms / self.limits["speedup"])
         return min(asked, default=None)
+
+    def chosen(self, search: Search) -> Student | None:
+        """The student that a search of a family chose, if it can be read."""
+        return next((one for one in self.students if one.rank == search.student), None)
 
 
 def gather(run: Path) -> Contents:
@@ -187,6 +207,7 @@ def gather(run: Path) -> Contents:
         competitors=tuple(_read_competitors(run, teacher, notes)),
         controller=read_controller(run, notes),
         proxy_check=read_proxy_check(run, notes),
+        family=read_family(run, notes),
         settings=settings,
         provenance=provenance,
         notes=tuple(notes),
@@ -231,6 +252,7 @@ def _student(rank: int, fields: Fields) -> Student:
         trial=integer(fields, "trial"),
         cost_s=number(fields, "cost_s"),
         initialisation=_initialisation(fields.get("initialisation")),
+        held_out_sequences=integer(fields, "held_out_sequences"),
     )
 
 
@@ -259,13 +281,16 @@ def _initialisation(described: object) -> str:
     if not isinstance(described, Mapping) or "kind" not in described:
         return plain(described or "")
     layers = described.get("layers")
-    return f"{described['kind']}" + (f" of teacher layers {plain(layers)}" if layers else "")
+    whose = "its" if described["kind"] == "supernet" else "teacher"
+    return f"{described['kind']}" + (f" of {whose} layers {plain(layers)}" if layers else "")
 
 
 def _figures(fields: Fields) -> Figures:
     described = fields.get("architecture")
     return Figures(
-        architecture=_label(described) if isinstance(described, dict) else str(described or ""),
+        architecture=architecture_label(described)
+        if isinstance(described, dict)
+        else str(described or ""),
         metric=text(fields, "metric"),
         quality=number(fields, "quality"),
         quality_low=number(fields, "quality_low"),
@@ -302,7 +327,9 @@ def _read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
         yield TrialRow(
             number=trial_number,
             state=(row.get("state") or "").lower(),
-            architecture=_label({key: row[key] for key in ARCHITECTURE_COLUMNS if row.get(key)}),
+            architecture=architecture_label(
+                {key: row[key] for key in ARCHITECTURE_COLUMNS if row.get(key)}
+            ),
             quality=number(row, "quality"),
             reward=number(row, "reward"),
             latency_ms=number(row, "latency_ms"),
@@ -311,19 +338,6 @@ def _read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
             repeat_of=integer(row, "repeat_of"),
             reason=text(row, "reason"),
         )
-
-
-def _label(described: Fields) -> str:
-    """Label of an architecture; of one that this version cannot read, its fields as they are."""
-    typed = {key: _as_integer(value) for key, value in described.items()}
-    try:
-        return architecture_from_dict(typed).label
-    except SpaceError:
-        return ", ".join(f"{key}={value}" for key, value in described.items())
-
-
-def _as_integer(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _read_settings(

@@ -19,6 +19,7 @@ from stillhouse.report.drawing import DARK, Json
 from stillhouse.report.front import draw_finished, draw_front, trained
 from stillhouse.report.gather import Contents, TrialRow, gather
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
+from stillhouse.report.subnets import draw_subnets
 
 PAGE_NAME = "report.html"
 TEMPLATE_NAME = "page.html.jinja"
@@ -95,7 +96,8 @@ def render(contents: Contents) -> str:
         contents=contents,
         say=wording,
         outcome=wording.outcome(contents),
-        winner=wording.winner(contents.students),
+        winner=wording.headline(contents),
+        has_students=contents.has_task or _has_unlisted(contents),
         measured_how=wording.measured_how(contents),
         plots=_plots(contents),
         dark=DARK,
@@ -104,7 +106,7 @@ def render(contents: Contents) -> str:
         phases=list(_phases(contents)),
         counts=_counts(contents.trials),
         failures=list(_failures(contents.trials)),
-        limits=wording.limits(contents),
+        limits="" if wording.last_search(contents) else wording.limits(contents),
         plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
     )
 
@@ -116,8 +118,16 @@ def _plots(contents: Contents) -> dict[str, Json]:
         "finished": draw_finished(contents),
         "proxy": draw_proxy_check(contents),
         "predictions": draw_predictions(contents),
+        "subnets": draw_subnets(contents),
     }
     return {place: figure for place, figure in drawn.items() if figure is not None}
+
+
+def _has_unlisted(contents: Contents) -> bool:
+    """Whether there are students that no search of a family names, as where its file is damaged."""
+    searches = () if contents.family is None else contents.family.searches
+    listed = {search.student for search in searches}
+    return any(student.rank not in listed for student in contents.students)
 
 
 def _phases(contents: Contents) -> Iterator[Phase]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from stillhouse.evaluate.agreement import FEWEST_PAIRS, Agreement, Estimate
 from stillhouse.report.controller import ControllerRecord, Episode
+from stillhouse.report.family import Family, Search
 from stillhouse.report.gather import Contents, Figures, Student
 from stillhouse.report.proxy_final import ProxyCheck
 
@@ -21,6 +22,11 @@ UNITS = {"ms": "ms", "mb": "MB", "s": "s"}
 def quality(value: float | None) -> str:
     """Three decimals: a dev set of 1,000 examples resolves no more."""
     return MISSING if value is None else f"{value:.3f}"
+
+
+def loss(value: float | None) -> str:
+    """Four decimals, as the search prints a relation loss."""
+    return MISSING if value is None else f"{value:.4f}"
 
 
 def whole(value: float | None) -> str:
@@ -64,6 +70,11 @@ def count(value: float | None) -> str:
     return f"{rounded:.0f}"
 
 
+def millions(value: float | None) -> str:
+    """A number of parameters as limits are given: 7.98 M."""
+    return MISSING if value is None else f"{value / MILLION:.2f} M"
+
+
 def _three_digits(value: float) -> float:
     return float(f"{value:.3g}")
 
@@ -95,13 +106,22 @@ def moment(text: str) -> str:
 
 def limits(contents: Contents) -> str:
     """The hard limits of the run in words; empty without any."""
-    return ", ".join(limit(name, value) for name, value in contents.limits.items())
+    return limits_of(contents.limits)
+
+
+def limits_of(asked: Mapping[str, float]) -> str:
+    """Limits in words; empty without any."""
+    return ", ".join(limit(name, value) for name, value in asked.items())
 
 
 def limit(name: str, value: float) -> str:
     """A limit with its unit taken from the end of its name: latency ≤ 5 ms."""
     if name == "speedup":
         return f"speed-up ≥ {value:g}×"
+    if name == "flops_fraction":
+        return f"FLOPs ≤ {HUNDRED * value:g} % of the teacher’s"
+    if name == "params_m":
+        return f"parameters ≤ {value:g} M"
     quantity, _, unit = name.rpartition("_")
     if quantity and unit in UNITS:
         return f"{quantity} ≤ {value:g} {UNITS[unit]}"
@@ -144,8 +164,27 @@ def winner(students: Sequence[Student]) -> Student | None:
     return next(iter(within or students), None)
 
 
+def headline(contents: Contents) -> Student | None:
+    """The student that a page begins with: the winner, or what the last search of a family chose.
+
+    Students of a family were chosen for different limits, so none of them wins.
+    """
+    if contents.has_task:
+        return winner(contents.students)
+    last = last_search(contents)
+    return None if last is None else contents.chosen(last)
+
+
+def last_search(contents: Contents) -> Search | None:
+    """The latest search of a family."""
+    searches = () if contents.family is None else contents.family.searches
+    return next(reversed(searches), None)
+
+
 def outcome(contents: Contents) -> str:
-    """One sentence that tells what the run found, or how far it came."""
+    """Tells what the run found, or how far it came."""
+    if not contents.has_task:
+        return _family_outcome(contents)
     best = winner(contents.students)
     if best is None:
         return _unfinished(contents)
@@ -162,6 +201,48 @@ def outcome(contents: Contents) -> str:
     if best.speedup is not None:
         sentence += f", {times(best.speedup)} as fast as the teacher"
     return sentence + _limit_clause(contents, best) + "."
+
+
+def _family_outcome(contents: Contents) -> str:
+    last = last_search(contents)
+    if contents.family is None or last is None:
+        return _unsearched(contents)
+    number = len(contents.family.searches)
+    found = "The search" if number == 1 else f"{number} searches have been made; the last"
+    found += f" for {limits_of(last.limits)}" if last.limits else " without a limit"
+    found += " chose a student" if last.student is None else f" chose student {last.student}"
+    if last.best.architecture:
+        found += f" ({last.best.architecture})"
+    found += _family_costs(contents, last)
+    return f"{found}. Only fine-tuning shows what it is worth on a task."
+
+
+def _family_costs(contents: Contents, search: Search) -> str:
+    """What a chosen student costs, after a colon, as far as known."""
+    best, student = search.best, contents.chosen(search)
+    parts = []
+    if best.parameters is not None:
+        parts.append(f"{millions(best.parameters)} parameters")
+    if best.flops_fraction is not None:
+        parts.append(f"{percent(best.flops_fraction)} of the teacher’s FLOPs")
+    if student is not None and student.figures.latency_ms is not None:
+        parts.append(f"answers in {milliseconds(student.figures.latency_ms)}")
+    if student is not None and student.speedup is not None:
+        parts.append(f"{times(student.speedup)} as fast as the teacher")
+    return ": " + ", ".join(parts) if parts else ""
+
+
+def _unsearched(contents: Contents) -> str:
+    if contents.students:
+        return (
+            f"Students of a family: {len(contents.students)}. What they were chosen for cannot be "
+            "read."
+        )
+    number = 0 if contents.family is None else len(contents.family.supernets)
+    return (
+        f"No student has been chosen yet; {number} {_plural('supernet', number)} trained so far. "
+        "Run the same command again to continue this run."
+    )
 
 
 def _limit_clause(contents: Contents, student: Student) -> str:
@@ -275,3 +356,18 @@ def learnt_correlation(record: ControllerRecord) -> str:
 def episode_basis(episode: Episode) -> str:
     """How many pairs an episode's rank correlation rests on; empty without one."""
     return "" if episode.correlation is None else f"n = {len(episode.predictions)}"
+
+
+def runners_up(search: Search) -> str:
+    """How many subnets of a search come next, and what they are."""
+    number = len(search.runners_up)
+    return f"{number} {'runner-up' if number == 1 else 'runners-up'} within the same limits"
+
+
+def flops_basis(family: Family) -> str:
+    """What the FLOPs of a family count; they are not those of the paper's formula."""
+    at = "" if family.flops_length is None else f" at length {family.flops_length:,}"
+    return (
+        f"FLOPs are the true ones of the bare encoder with its pooler{at}, two per multiply-add, "
+        "and not those of the paper’s formula."
+    )

@@ -58,6 +58,21 @@ class RunDirectory:
         return self.path / "teacher"
 
     @property
+    def model(self) -> Path:
+        """The model of a run that makes one model and no students."""
+        return self.path / "model"
+
+    @property
+    def supernets(self) -> Path:
+        """Trained supernets, a folder each."""
+        return self.path / "supernets"
+
+    @property
+    def corpus(self) -> Path:
+        """Tokenised corpus."""
+        return self.path / "corpus"
+
+    @property
     def work(self) -> Path:
         """Checkpoints and caches; removed when the run is complete."""
         return self.path / "work"
@@ -95,7 +110,8 @@ class RunDirectory:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was computed yet, as after a typing error in the settings."""
-        return not any(path.exists() for path in (self.teacher, self.work, self.path / "study.db"))
+        made = (self.teacher, self.model, self.supernets, self.work, self.path / "study.db")
+        return not any(path.exists() for path in made)
 
     @property
     def is_complete(self) -> bool:
@@ -162,8 +178,16 @@ class RunDirectory:
 
 
 @contextmanager
-def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
+def open_run(
+    path: Path, settings: RunSettings, *, asks: tuple[str, ...] = ()
+) -> Iterator[RunDirectory]:
     """Opens a run directory for one process, new or to resume.
+
+    Args:
+        path: The directory.
+        settings: Those of this start.
+        asks: Settings by which a run is asked for more, such as `limit`: they may differ from those
+            that it was made with, and a complete run is taken up again.
 
     Raises:
         RunError: If another process has it, or it was made with other settings.
@@ -179,10 +203,10 @@ def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
         ) from error
     try:
         run = RunDirectory(path=path)
-        _check_same_settings(run, settings)
+        _check_same_settings(run, settings, asks)
         if run.is_untouched:
             run.write_provenance(settings, {})
-        if run.is_complete:
+        if run.is_complete and not asks:
             yield run
             return
         now = datetime.now(UTC).isoformat("T", "seconds")
@@ -200,7 +224,7 @@ def open_run(path: Path, settings: RunSettings) -> Iterator[RunDirectory]:
         lock.release()
 
 
-def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
+def _check_same_settings(run: RunDirectory, settings: RunSettings, asks: tuple[str, ...]) -> None:
     if run.is_untouched:
         return
     if not run.settings_file.exists():
@@ -209,7 +233,11 @@ def _check_same_settings(run: RunDirectory, settings: RunSettings) -> None:
     old.pop(PROVENANCE_KEY, None)
     with suppress(SettingsError):  # an older version may have known fewer settings: defaults now
         old = settings_from_dict(old).to_dict()
-    changed = difference(old, settings.to_dict())
+    changed = [
+        line
+        for line in difference(old, settings.to_dict())
+        if not any(line.startswith((f"{asked}.", f"{asked}:")) for asked in asks)
+    ]
     if changed:
         listed = "\n  ".join(changed)
         raise RunError(

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-RecipeName: TypeAlias = Literal["plain", "kd-nas"]
+RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil"]
 
 RECIPE_NAMES: tuple[str, ...] = get_args(RecipeName)
 
@@ -20,6 +20,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         # Eight are trained to the end, the fewest from which a rank correlation can be told.
         "final": {"students": 4, "controls": 4, "noise_candidates": 8},
     },
+    # Supernets and a corpus have sections of their own, whose defaults are this method's.
+    "autodistil": {},
 }
 
 

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from stillhouse.data.corpus import CorpusSettings
 from stillhouse.data.task import TaskSettings
 from stillhouse.distill.layer_maps import LayerMapName
+from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
 from stillhouse.model.precision import Precision
 from stillhouse.model.students import InitialisationKind
@@ -79,8 +81,9 @@ class SpaceSettings:
         base: `default` is made for any teacher; `kd-nas` is the published space of KD-NAS in the
             teacher's proportions, `kd-nas-wide` the same with four more widths.
         layers, hidden_size, heads, head_size, ffn_size, ffn_ratio, activation: Allowed values, or
-            `None` for the base's. Giving `heads` replaces `head_size` and the other way round;
-            likewise `ffn_size` and `ffn_ratio`.
+            `None` for the base's. Giving `heads` replaces `head_size` and the other way round, but
+            in a base of free heads, which has both, each replaces itself alone. Likewise
+            `ffn_size` and `ffn_ratio` replace each other.
         size_fraction: Students must stay below this share of the teacher's parameters, 0..1.
         size_count: What is counted for that: encoder layers, or everything with the embeddings.
     """
@@ -115,6 +118,8 @@ class LimitSettings:
         speedup: At least so many times as fast as the teacher.
         size_mb: float32 weights, in 10⁶ bytes.
         parameters: All parameters, embeddings included.
+        params_m: The same, in millions.
+        flops_fraction: Operations at the workload's length, as a share of the teacher's.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -122,6 +127,8 @@ class LimitSettings:
     speedup: float | None = None
     size_mb: float | None = None
     parameters: float | None = None
+    params_m: float | None = None
+    flops_fraction: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses limits that are not above 0."""
@@ -182,7 +189,8 @@ class SearchSettings:
             number: 60, or 300 with the published constants.
         seconds: Time for the whole run, the final training included; `None` for no limit.
         proxy_examples: Training examples that every candidate sees, fixed before the search.
-        epochs: Passes over them.
+        epochs: Passes over them; more where the training set has fewer examples, so that as many
+            are seen, but no more than in the final training.
         candidate_seconds: A candidate that trains longer becomes a failed trial.
         controller: Constants of the controller: `default` learns within 60 candidates,
             `published` are those of the paper, for 15 episodes of 20.
@@ -308,6 +316,138 @@ class FinalSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetSettings:
+    """Supernets: what they hold, what they learn, and how their subnets are judged.
+
+    Attributes:
+        spaces: Sub-spaces of AutoDistil in the teacher's proportions, a supernet each: `tiny`,
+            `small`, `base`.
+        one_shot: Whether one supernet holds the box around all of these spaces instead.
+        steps: Optimiser steps of each supernet.
+        batch_size: Sequences a step, over all workers.
+        learning_rate: Peak of the schedule, linear down to 0.
+        warmup_fraction: Share of the steps spent warming up, 0..1.
+        weight_decay: On weight matrices, 0..1.
+        dropout: In subnets that are being trained, 0..1.
+        random_subnets: Random subnets a step, beside the largest and the smallest.
+        relation_heads: Heads that queries, keys and values are re-split into; `None` means as many
+            as the teacher has attention heads.
+        target: What of the relations is compared.
+        judge: What students are chosen by: the relation loss on held-out text, or the quality on
+            the task of the settings after a short fine-tuning (`search.proxy_examples`,
+            `search.epochs`, the first of `finetune.learning_rates`).
+        judged: With `task`, how many of the students within the limit are fine-tuned, drawn by
+            chance; `None` means all.
+        per_space: Whether a search gives the best student of each space instead of one over all.
+        runners_up: How many of the next best a search names.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    spaces: tuple[Literal["tiny", "small", "base"], ...] = ("tiny", "small", "base")
+    one_shot: bool = False
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 4e-5
+    warmup_fraction: float = 0.0
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    random_subnets: int = 2
+    relation_heads: int | None = None
+    target: RelationTarget = "scores"
+    judge: Literal["relation", "task"] = "relation"
+    judged: int | None = None
+    per_space: bool = False
+    runners_up: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot train."""
+        _check(
+            holds=bool(self.spaces) and len(set(self.spaces)) == len(self.spaces),
+            rule="supernet.spaces must be different ones of tiny, small, base, at least one",
+            value=self.spaces,
+        )
+        for name in ("steps", "batch_size", "learning_rate", "relation_heads", "judged"):
+            value = getattr(self, name)
+            _check(
+                holds=value is None or value > 0,
+                rule=f"supernet.{name} must be above 0",
+                value=value,
+            )
+        for name in ("warmup_fraction", "weight_decay"):
+            value = getattr(self, name)
+            _check(holds=0 <= value <= 1, rule=f"supernet.{name} must be in 0..1", value=value)
+        _check(
+            holds=0 <= self.dropout < 1,
+            rule="supernet.dropout must be at least 0 and below 1",
+            value=self.dropout,
+        )
+        for name in ("random_subnets", "runners_up"):
+            value = getattr(self, name)
+            _check(holds=value >= 0, rule=f"supernet.{name} must not be negative", value=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSettings:
+    """Fine-tuning one checkpoint on a task with labels, for `finetune`.
+
+    Attributes:
+        model: Folder or hub id of the checkpoint.
+        epochs: Passes over the training set, at most.
+        learning_rates: Peaks of the schedule, the best on search-validation wins: each trains to
+            the end on 10,000 examples or fewer; on more, each trains once over a tenth of them and
+            the best one to the end.
+        batch_size: Examples a step.
+        warmup_fraction: Share of the steps spent warming up, 0..1.
+        weight_decay: On weight matrices, 0..1.
+        dropout: While it learns, 0..1.
+        evaluate_every: Epochs from one evaluation to the next; the best one's weights are kept.
+        patience: So many evaluations in a row that are no better end the training; `None` for
+            never.
+        stop_on: What those evaluations read. With `dev`, as papers do it, the figure on dev is
+            optimistic, and is called so.
+        trust_remote_code: Whether code that lies in the checkpoint may run.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    model: str | None = None
+    epochs: float = 4.0
+    learning_rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4)
+    batch_size: int = 32
+    warmup_fraction: float = 0.06
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    evaluate_every: float = 1.0
+    patience: int | None = None
+    stop_on: Literal["validation", "dev"] = "validation"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot train."""
+        rates = self.learning_rates
+        _check(
+            holds=bool(rates) and all(rate > 0 for rate in rates) and len(set(rates)) == len(rates),
+            rule="finetune.learning_rates must be different ones above 0, at least one",
+            value=rates,
+        )
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            value = getattr(self, name)
+            _check(holds=value > 0, rule=f"finetune.{name} must be above 0", value=value)
+        for name in ("warmup_fraction", "weight_decay"):
+            value = getattr(self, name)
+            _check(holds=0 <= value <= 1, rule=f"finetune.{name} must be in 0..1", value=value)
+        _check(
+            holds=0 <= self.dropout < 1,
+            rule="finetune.dropout must be at least 0 and below 1",
+            value=self.dropout,
+        )
+        _check(
+            holds=self.patience is None or self.patience > 0,
+            rule="finetune.patience must be above 0 or absent",
+            value=self.patience,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """Everything that decides a run."""
 
@@ -320,6 +460,9 @@ class RunSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
     final: FinalSettings = field(default_factory=FinalSettings)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    supernet: SupernetSettings = field(default_factory=SupernetSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     recipe: RecipeName = "plain"
     """The method whose defaults fill what is not given."""
     student: str | None = None

@@ -55,7 +55,8 @@ def without_work(monkeypatch):
         raise Reached
 
     monkeypatch.chdir(REPOSITORY)
-    for job in ("run_search_job", "run_distill_job", "plan_job", "evaluate"):
+    jobs = ("run_search_job", "run_distill_job", "run_finetune_job", "plan_job", "evaluate")
+    for job in jobs:
         monkeypatch.setattr(api, job, reached)
 
 
@@ -75,7 +76,7 @@ def test_a_command_that_is_shown_is_valid(arguments, run_cli, without_work):
 
 def test_the_readme_shows_every_main_command():
     told = {words.values[0][0] for words in shown("stillhouse") if "README" in words.id}
-    assert told >= {"search", "distill", "evaluate", "report"}
+    assert told >= {"search", "distill", "finetune", "evaluate", "report"}
 
 
 @pytest.mark.parametrize("arguments", shown("make"))

@@ -8,7 +8,7 @@ from stillhouse import api
 from stillhouse.data.task import IN_MEMORY, TaskSettings, load_task
 from stillhouse.errors import SettingsError
 from stillhouse.run.directory import open_run
-from stillhouse.run.settings import RunSettings
+from stillhouse.run.settings import FinetuneSettings, RunSettings
 
 
 @pytest.fixture
@@ -95,6 +95,57 @@ def test_a_task_in_memory_cannot_be_named():
 def test_a_distillation_needs_a_student(tmp_path):
     with pytest.raises(SettingsError, match="student is missing"):
         api.run_distill_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def asked_to_tune(monkeypatch):
+    """What `finetune` hands to the job: settings, path and objects."""
+    jobs = []
+    monkeypatch.setattr(
+        api,
+        "run_finetune_job",
+        lambda settings, path, _, given: jobs.append((settings, path, given)),
+    )
+
+    def ask(*arguments, **options):
+        api.finetune(*arguments, **options)
+        return jobs[-1]
+
+    return ask
+
+
+def test_arguments_of_a_fine_tuning_become_settings(asked_to_tune, tmp_path):
+    settings, path, given = asked_to_tune(
+        tmp_path / "student",
+        task="data.csv",
+        text=("question", "answer"),
+        label="y",
+        learning_rates=[1e-5, 2e-5],
+        epochs=3,
+        run=tmp_path / "run",
+        settings={"finetune": {"patience": 2, "epochs": 9.0}, "seed": 4},
+    )
+    found = settings.finetune
+    assert found.model == str(tmp_path / "student")
+    assert (found.learning_rates, found.epochs, found.patience) == ((1e-5, 2e-5), 3, 2)
+    assert (settings.task.text, settings.task.label) == (("question", "answer"), "y")
+    assert (settings.seed, path, given) == (4, tmp_path / "run", api.Given())
+
+
+def test_a_fine_tuning_takes_a_task_in_memory(asked_to_tune, weather_dataset):
+    settings, first, given = asked_to_tune("m", task=weather_dataset, text=("text",), label="label")
+    assert (settings.task.name, settings.task.text) == (IN_MEMORY, ())
+    assert given.task.label_names == ("bad", "good")
+    settings, second, _ = asked_to_tune("m", settings={"task": {"name": "glue/rte"}})
+    assert settings.task.name == "glue/rte"
+    assert settings.finetune == FinetuneSettings(model="m")
+    assert first != second
+
+
+def test_a_fine_tuning_needs_a_checkpoint(tmp_path):
+    with pytest.raises(SettingsError, match=r"finetune\.model is missing"):
+        api.run_finetune_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
     assert not (tmp_path / "run").exists()
 
 

@@ -5,7 +5,7 @@ from stillhouse.cli import app as cli
 from stillhouse.errors import DataError
 
 
-@pytest.mark.parametrize("command", ["search", "distill", "evaluate", "report", "demo"])
+@pytest.mark.parametrize("command", ["search", "distill", "finetune", "evaluate", "report", "demo"])
 def test_every_command_explains_itself(run_cli, command):
     code, out, _ = run_cli(command, "--help")
     assert code == 0

@@ -33,22 +33,40 @@ COMPARISON = Comparison(student=latency(4.0, high_ms=6.0), teacher=latency(8.0, 
         ({"size_mb": 5.0}, -0.2),  # 1e6 parameters of 4 bytes are 4 MB
         ({"size_mb": 3.2}, 0.25),
         ({"parameters": 8e5}, 0.25),
+        ({"params_m": 0.8}, 0.25),
+        ({"params_m": 4.0}, -0.75),
+        ({"flops_fraction": 0.2}, 0.5),  # 0.3 used
+        ({"flops_fraction": 0.4}, -0.25),
     ],
 )
 def test_each_limit_by_hand(limit, over):
-    found = violations(LimitSettings(**limit), COMPARISON, parameters=1_000_000)
+    found = violations(LimitSettings(**limit), COMPARISON, parameters=1_000_000, flops_fraction=0.3)
     assert found == {name: pytest.approx(over) for name in limit}
 
 
 def test_exactly_at_the_limit_is_met():
-    met = violations(LimitSettings(latency_ms=6.0, speedup=8 / 6), COMPARISON, parameters=1_000_000)
-    assert met == {"latency_ms": 0.0, "speedup": pytest.approx(0.0)}
+    limits = LimitSettings(latency_ms=6.0, speedup=8 / 6, params_m=1.0, flops_fraction=0.3)
+    met = violations(limits, COMPARISON, parameters=1_000_000, flops_fraction=0.3)
+    assert met == {
+        "latency_ms": 0.0,
+        "speedup": pytest.approx(0.0),
+        "params_m": 0.0,
+        "flops_fraction": 0.0,
+    }
 
 
 def test_several_limits_in_their_order_and_none():
-    limits = LimitSettings(parameters=2e6, latency_ms=6.0)
-    assert list(violations(limits, COMPARISON, parameters=10)) == ["latency_ms", "parameters"]
-    assert violations(LimitSettings(), COMPARISON, parameters=10) == {}
+    counts = {"parameters": 10, "flops_fraction": 0.5}
+    limits = LimitSettings(flops_fraction=0.5, parameters=2e6, latency_ms=6.0)
+    names = ["latency_ms", "parameters", "flops_fraction"]
+    assert list(violations(limits, COMPARISON, **counts)) == names
+    assert violations(LimitSettings(), COMPARISON, **counts) == {}
+
+
+def test_counts_are_judged_without_a_latency():
+    limits = LimitSettings(parameters=8e5, flops_fraction=0.5)
+    over = violations(limits, None, parameters=1_000_000, flops_fraction=0.25)
+    assert over == {"parameters": pytest.approx(0.25), "flops_fraction": pytest.approx(-0.5)}
 
 
 def test_size_of_bert_base():

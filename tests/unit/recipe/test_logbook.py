@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from stillhouse.distill.loop import Progress
+from stillhouse.distill.steps import Progress
 from stillhouse.recipe.logbook import watched
 
 
@@ -37,6 +37,47 @@ def test_steps_go_to_the_bar_and_losses_to_the_curves(tmp_path):
     content = curves.read_bytes()
     assert b"loss/term_0" in content
     assert b"loss/term_1" in content
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_the_rate_counts_from_the_first_step_that_was_told(tmp_path, monkeypatch):
+    """A resumed training reads nothing of what it read before; compiling is in its first step."""
+    bar, clock = Bar(), Clock()
+    monkeypatch.setattr("stillhouse.recipe.logbook.time", clock)
+    with watched(bar, tmp_path, "Training", tokens_a_step=1_000) as watch:
+        for step, seconds, losses in ((21, 9.0, (1.5,)), (22, 0.5, ()), (41, 1.5, (1.0, 0.25))):
+            clock.now += seconds
+            watch.on_step(Progress(step=step, steps=50, losses=losses))
+    told = [event[2] for event in bar.events if event[0] == "advance"]
+    assert told == ["loss 1.5000", "", "loss 1.2500, 10,000 tokens/s"]  # 20 steps in 2 s
+    [curves] = tmp_path.iterdir()
+    assert b"tokens_per_s" in curves.read_bytes()
+
+
+def test_no_rate_is_told_where_steps_differ_in_tokens(tmp_path):
+    bar = Bar()
+    with watched(bar, tmp_path, "Training") as watch:
+        for step in (1, 2, 3):
+            watch.on_step(Progress(step=step, steps=3, losses=(1.0,)))
+    assert {event[2] for event in bar.events if event[0] == "advance"} == {"loss 1.0000"}
+    [curves] = tmp_path.iterdir()
+    assert b"tokens_per_s" not in curves.read_bytes()
+
+
+def test_steps_in_no_time_have_a_finite_rate(tmp_path, monkeypatch):
+    bar = Bar()
+    monkeypatch.setattr("stillhouse.recipe.logbook.time", Clock())
+    with watched(bar, tmp_path, "Training", tokens_a_step=8) as watch:
+        for step in (1, 2):
+            watch.on_step(Progress(step=step, steps=2, losses=(1.0,)))
+    assert bar.events[-2][2].startswith("loss 1.0000, 8,000,")
 
 
 def test_the_bar_ends_when_the_training_fails(tmp_path):

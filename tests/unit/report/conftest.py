@@ -11,6 +11,7 @@ HEADER = (
     "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,"
     "family,layers,hidden_size,heads,ffn_size,activation\n"
 )
+SUBNET_COLUMNS = ("architecture", "loss", "parameters", "flops", "flops_fraction", "length")
 
 
 def trial(number, state, quality="", latency="", reason="", repeat_of="", shape=(2, 128, 2, 512)):
@@ -172,6 +173,67 @@ def competitor(**changes):
     return described | changes
 
 
+def shape(layers, hidden=128, head_size=32):
+    """Heads that are not free have no size of their own."""
+    free = {} if head_size is None else {"head_size": head_size}
+    sizes = {"layers": layers, "hidden_size": hidden, "heads": 2, **free, "ffn_size": 512}
+    return {"family": "bert", **sizes, "activation": "gelu"}
+
+
+def subnet(space, layers, loss, share):
+    return {
+        "space": space,
+        "architecture": shape(layers),
+        "architecture_label": HOSTILE,
+        "relation_loss": loss,
+        "parameters": 1_000_000 * layers,
+        "flops": int(share * 1.4e9),
+        "flops_fraction": share,
+    }
+
+
+def family(**changes):
+    described = {
+        "searches": [
+            {
+                "limits": {"flops_fraction": 0.3},
+                "student": "1",
+                "best": subnet("small", 4, 4.05, 0.25),
+                "runners_up": [subnet("small", 3, 4.25, 0.2), subnet("tiny", 2, 5.75, 0.05)],
+            },
+            {
+                "limits": {"params_m": 2.5, "latency_ms": 3.0},
+                "student": "2",
+                "best": subnet("tiny", 2, 5.75, 0.05),
+                "runners_up": [],
+            },
+        ]
+    }
+    return described | changes
+
+
+def family_student(space, layers, loss, share, latency_ms):
+    """Metrics of a student without a task."""
+    return {
+        **subnet(space, layers, loss, share),
+        "latency_ms": latency_ms,
+        "latency_low_ms": latency_ms * 0.9,
+        "latency_high_ms": latency_ms * 1.1,
+        "latency_how": "measured",
+        "teacher_latency_ms": 8.0,
+        "speedup": 8.0 / latency_ms,
+        "device": "cpu <b>bold</b>",
+        "workload_label": "batch 1, length 64",
+        "parameters_encoder": 398_000,
+        "teacher_parameters": 22_700_000,
+        "size_mb": 4.9,
+        "initialisation": {"kind": "supernet", "layers": [0, 2]},
+        "limits": {"flops_fraction": 0.3},
+        "within_limit": True,
+        "held_out_sequences": 40,
+    }
+
+
 def write_json(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -181,6 +243,23 @@ def write_trials(run):
     with (run / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         file.write(HEADER)
         csv.writer(file).writerows(TRIALS)
+
+
+def write_subnets(folder, rows):
+    """Rows of (layers, loss, share of the teacher's FLOPs)."""
+    with (folder / "subnets.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(SUBNET_COLUMNS)
+        for layers, loss, share in rows:
+            counts = (1_000_000 * layers, int(share * 1.4e9), share, 64)
+            writer.writerow((json.dumps(shape(layers)), loss, *counts))
+
+
+def write_supernet(run, space, rows):
+    folder = run / "supernets" / space
+    facts = {"students": len(rows), "steps": 6000, "tokens": 3_072_000, "loss": 4.6591}
+    write_json(folder / "supernet.json", {**facts, "wall_s": 8040.0})
+    write_subnets(folder, rows)
 
 
 def write_run_json(run, **changes):
@@ -259,9 +338,34 @@ def checked_run(full_run) -> Path:
 
 
 @pytest.fixture
+def family_run(tmp_path) -> Path:
+    """Supernets of two spaces, searched twice: no task, no trials, no quality."""
+    run = tmp_path / "family"
+    run.mkdir()
+    (run / "settings.yaml").write_text("recipe: autodistil\n", encoding="utf-8")
+    write_run_json(
+        run,
+        task=f"corpus {HOSTILE}",
+        limits={"params_m": 2.5, "latency_ms": 3.0},
+        phases_s={"supernets": 16_080.0, "search": 81.0},
+    )
+    write_json(run / "family.json", family())
+    write_supernet(run, "small", [(3, 4.25, 0.2), (4, 4.05, 0.25), (5, 3.95, 0.4)])
+    write_supernet(run, "tiny", [(1, 6.5, 0.03), (2, 5.75, 0.05)])
+    write_json(run / "students/1/metrics.json", family_student("small", 4, 4.05, 0.25, 3.2))
+    write_json(run / "students/2/metrics.json", family_student("tiny", 2, 5.75, 0.05, 0.8))
+    return run
+
+
+@pytest.fixture
 def describe():
     """How each file is described, to be written with changes."""
-    return {"controller.json": controller, "proxy_final.json": proxy_final, "episode": episode}
+    return {
+        "controller.json": controller,
+        "proxy_final.json": proxy_final,
+        "family.json": family,
+        "episode": episode,
+    }
 
 
 @pytest.fixture

@@ -15,6 +15,20 @@ def test_a_finished_run_is_read_whole(full_run):
     assert contents.phases_s == {"teacher": 100.0, "search": 250.0, "final": 81.0}
 
 
+def test_free_heads_are_read_where_the_table_has_their_size(full_run):
+    (full_run / "trials.csv").write_text(
+        "number,state,family,layers,hidden_size,heads,head_size,ffn_size,activation\n"
+        "0,running,bert,2,160,10,64,560,gelu\n"
+        "1,running,bert,2,160,10,,560,gelu\n",
+        encoding="utf-8",
+    )
+
+    assert [trial.architecture for trial in gather(full_run).trials] == [
+        "2 × 160, 10 heads of 64, FFN 560, gelu",
+        "2 × 160, 10 heads, FFN 560, gelu",
+    ]
+
+
 def test_students_are_ordered_by_rank_as_a_number(full_run):
     assert [student.rank for student in gather(full_run).students] == [1, 2, 10]
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -262,3 +263,114 @@ def test_trials_judged_by_hidden_states_do_not_stand_beside_finished_models(chec
     assert not names["front"] & names["finished"]
     assert "1 less hidden-state loss" in page.plots["front"]["layout"]["yaxis"]["title"]["text"]
     assert "1 less hidden-state loss" in page.plots["proxy"]["layout"]["xaxis"]["title"]["text"]
+
+
+def test_a_run_without_a_task_has_no_words_of_one(family_run, read):
+    text = read(family_run).text
+
+    for word in ("on dev", "quality", "search-validation", "Within limit", "Rank", "length 128"):
+        assert word not in text
+    for title in ("Quality and latency", "Students Student", "What failed", "Competitors"):
+        assert title not in text
+
+
+def test_searches_stand_with_their_limits_students_and_costs(family_run, read):
+    page = read(family_run)
+    _, told = page.text.split("Searches and their students")
+
+    assert "FLOPs ≤ 30 % of the teacher’s 1 4 × 128, 2 heads of 32, FFN 512, gelu" in told
+    assert "space small, students/1 4.0500 n = 40 4.00 M 0.40 M 25.0 % 350 M 3.20 ms" in told
+    assert "parameters ≤ 2.5 M, latency ≤ 3 ms 2 2 × 128" in told
+    assert "2 runners-up within the same limits" in told
+    assert re.search(r"3 × 128, [^×]* small 4\.2500 3\.00 M 20\.0 %", told)
+    assert re.search(r"teacher org/teacher – 22\.70 M 100\.0 % 1\.4 G 8\.00 ms 1\.0×", told)
+    assert page.addresses == ["students/1/", "students/2/"]
+
+
+def test_what_the_figures_of_a_family_are_is_said(family_run, read):
+    text = read(family_run).text
+
+    assert "relation loss on held-out text, which says nothing about a task by itself" in text
+    assert "bare encoder with its pooler at length 64, two per multiply-add, and not" in text
+    assert "Latency: measured; cpu <b>bold</b>; batch 1, length 64." in text
+    assert "learnt from corpus <script>alert(1)</script>" in text
+    assert "stillhouse finetune students/2 --task TASK" in text
+
+
+def test_supernets_stand_with_steps_tokens_loss_and_time(family_run, read):
+    page = read(family_run)
+    _, told = page.text.split("Supernets and their subnets")
+
+    assert "5 subnets, each scored on the same held-out text" in told
+    assert "tiny 2 5.7500 6,000 3.1 M 4.6591 2 h 14 min small 3 3.9500" in told
+    assert list(page.plots) == ["subnets"]
+    assert 'id="subnets" class="plot"' in page.html
+
+
+def test_hostile_names_of_a_family_stay_text(family_run, read, rewrite, describe):
+    family = describe["family.json"]()
+    family["searches"][0] |= {"limits": {"<i>": 1}, "student": "javascript:alert(1)"}
+    family["searches"][0]["best"] = {"space": "<script>x</script>"}
+    rewrite(family_run / "family.json", family)
+
+    page = read(family_run)
+
+    assert page.tags.count("script") == 3
+    assert "space <script>x</script>, its folder cannot be read" in page.text
+    assert page.addresses == ["students/2/"]
+
+
+def test_a_damaged_list_of_searches_leaves_students_and_supernets(family_run, read):
+    (family_run / "family.json").write_text('{"searches": [', encoding="utf-8")
+
+    text = read(family_run).text
+    _, told = text.split("Students Student Architecture Latency")
+
+    assert "family/family.json could not be read" in text
+    assert "Students of a family: 2. What they were chosen for" in text
+    assert "students/1; start: supernet of its layers 0, 2 3.20 ms" in told
+    assert "on dev" not in text
+    assert "Supernets and their subnets" in text
+
+
+@pytest.mark.parametrize("lost", ["family.json", "students/1/metrics.json", "supernets"])
+def test_a_family_with_a_part_lost_still_makes_a_page(family_run, read, lost):
+    path = family_run / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    text = read(family_run).text
+
+    assert "Settings and provenance" in text
+    assert "on dev" not in text
+
+
+def test_an_interrupted_family_says_how_far_it_came(family_run, read):
+    (family_run / "family.json").unlink()
+    shutil.rmtree(family_run / "students")
+    shutil.rmtree(family_run / "supernets/small")
+
+    text = read(family_run).text
+
+    assert "No student has been chosen yet; 1 supernet trained so far. Run the same" in text
+    assert "limit parameters ≤ 2.5 M, latency ≤ 3 ms" in text
+    assert "Searches and their students" not in text
+    assert "trials are complete" not in text
+
+
+def test_a_family_before_its_first_supernet_is_a_run_without_a_task(interrupted_run, read):
+    (interrupted_run / "settings.yaml").write_text("recipe: autodistil\n", encoding="utf-8")
+
+    text = read(interrupted_run).text
+
+    assert "No student has been chosen yet; 0 supernets trained so far" in text
+    assert "Nothing has been measured yet" not in text
+
+
+def test_an_empty_family_file_still_makes_a_page(family_run, read):
+    few = {"searches": [{"best": {"x": 1}, "runners_up": [{}, 7], "limits": [1]}, {}, 3]}
+    (family_run / "family.json").write_text(json.dumps(few), encoding="utf-8")
+
+    text = read(family_run).text
+
+    assert "The search without a limit chose a student. Only fine-tuning shows" in text
+    assert "1 runner-up within the same limits" in text

@@ -41,6 +41,8 @@ def test_milliseconds(value, text):
         ("parameters", 12_000_000, "parameters ≤ 12,000,000"),
         ("speedup", 2.0, "speed-up ≥ 2×"),
         ("share", 0.5, "share ≤ 0.5"),
+        ("params_m", 2.5, "parameters ≤ 2.5 M"),
+        ("flops_fraction", 0.07, "FLOPs ≤ 7 % of the teacher’s"),
     ],
 )
 def test_limits_carry_their_units(name, value, text):
@@ -140,3 +142,28 @@ def test_what_a_controller_learnt_is_never_a_bare_number(
     rewrite(checked_run / "controller.json", describe["controller.json"](correlation=correlation))
 
     assert wording.learnt_correlation(gather(checked_run).controller) == told
+
+
+def test_the_outcome_of_a_family_is_its_last_search(family_run):
+    contents = gather(family_run)
+    sentence = wording.outcome(contents)
+
+    assert sentence.startswith("2 searches have been made; the last for parameters ≤ 2.5 M, lat")
+    assert "chose student 2 (2 × 128, 2 heads of 32, FFN 512, gelu): 2.00 M parameters" in sentence
+    assert "5.0 % of the teacher’s FLOPs, answers in 0.80 ms, 10.0× as fast" in sentence
+    assert wording.headline(contents).rank == 2
+
+
+def test_one_search_of_a_family_is_told_as_one(family_run, rewrite, describe):
+    searches = describe["family.json"]()["searches"][:1]
+    rewrite(family_run / "family.json", {"searches": searches})
+
+    sentence = wording.outcome(gather(family_run))
+
+    assert sentence.startswith("The search for FLOPs ≤ 30 % of the teacher’s chose student 1 (")
+
+
+def test_a_family_without_its_student_tells_what_is_known(family_run):
+    (family_run / "students/2/metrics.json").unlink()
+
+    assert "5.0 % of the teacher’s FLOPs. Only" in wording.outcome(gather(family_run))

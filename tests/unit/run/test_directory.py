@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from stillhouse.errors import DeviceError, RunError
 from stillhouse.run.directory import RunDirectory, open_run
-from stillhouse.run.settings import RunSettings, SearchSettings
+from stillhouse.run.settings import LimitSettings, RunSettings, SearchSettings
 
 SETTINGS = RunSettings()
 
@@ -87,7 +87,7 @@ def test_settings_may_change_before_anything_was_computed(tmp_path):
     assert yaml.safe_load((tmp_path / "settings.yaml").read_text())["seed"] == 5
 
 
-@pytest.mark.parametrize("computed", ["teacher", "work", "study.db"])
+@pytest.mark.parametrize("computed", ["teacher", "model", "supernets", "work", "study.db"])
 def test_other_settings_are_refused_with_the_difference(tmp_path, computed):
     with open_run(tmp_path, SETTINGS):
         (tmp_path / computed).mkdir()
@@ -100,6 +100,58 @@ def test_other_settings_are_refused_with_the_difference(tmp_path, computed):
     assert "seed: 0 → 5" in message
     assert len(message.splitlines()) == 4
     assert state(tmp_path) == before
+
+
+ASKS = ("limit", "supernet.per_space")
+
+
+def asking(**limits):
+    supernet = replace(SETTINGS.supernet, per_space=True)
+    return replace(SETTINGS, limit=LimitSettings(**limits), supernet=supernet)
+
+
+def test_a_run_may_be_asked_for_more(tmp_path):
+    """The settings by which it is asked may differ; the others may not."""
+    with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
+        run.supernets.mkdir()
+    with open_run(tmp_path, asking(speedup=2.0), asks=ASKS):
+        pass
+    supernet = replace(SETTINGS.supernet, steps=7, per_space=True)
+    other = replace(asking(speedup=3.0), supernet=supernet, seed=5)
+    before = state(tmp_path)
+    with pytest.raises(RunError) as caught, open_run(tmp_path, other, asks=ASKS):
+        pass
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[1:-1] == ["seed: 0 → 5", "supernet.steps: 10000 → 7"]
+    assert state(tmp_path) == before
+    refused = pytest.raises(RunError, match=r"limit\.speedup: None → 2\.0")
+    with refused, open_run(tmp_path, asking(speedup=2.0)):
+        pass
+
+
+def test_what_is_asked_is_a_whole_name(tmp_path):
+    with open_run(tmp_path, SETTINGS) as run:
+        run.supernets.mkdir()
+    message = r"limit\.latency_ms: .*\n.*supernet\.per_space: False → True"
+    for asks in (("lim", "supernet.per"), ("limit.latency", "supernets")):
+        refused = pytest.raises(RunError, match=message)
+        with refused, open_run(tmp_path, asking(latency_ms=3.0), asks=asks):
+            pass
+
+
+def test_a_complete_run_is_taken_up_again_where_it_may_be_asked_for_more(tmp_path):
+    with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
+        run.update_state({"status": "complete", "started": "2020-01-01"})
+    with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
+        assert state(tmp_path)["status"] == "running"
+        assert not run.is_complete
+    with pytest.raises(DeviceError), open_run(tmp_path, SETTINGS, asks=ASKS):
+        raise DeviceError("no student can meet the limit")
+    assert state(tmp_path) == {
+        "status": "failed",
+        "started": "2020-01-01",
+        "reason": "no student can meet the limit",
+    }
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(tmp_path):
