@@ -37,6 +37,7 @@ def main() -> None:
         settings={
             "device": {"kind": "table", "table": table},
             "distill": {"precision": "float32", "hidden_weight": 0.1, "dropout": 0.1},
+            "search": {"proxy_examples": 50},  # no more than there are: one pass
             "final": {"students": 2, "epochs": 3.0},
             "seed": 3,
         },

@@ -145,7 +145,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run_cli, teacher_op
     program = "from stillhouse.cli import main; main()"
     command = [
         "search", *teacher_options, "--run", run, "--candidates", "3",
-        "--limit", "latency_ms=1.0", "--set", "search.epochs=15", "--set", "final.students=1",
+        "--limit", "latency_ms=1.0", "--set", "search.epochs=40", "--set", "final.students=1",
         "--set", "final.epochs=1",
     ]  # fmt: skip
     process = begin(["-c", program, *command])
