@@ -203,7 +203,9 @@ def usable_positions(config: PreTrainedConfig) -> int:
     In the families after RoBERTa it is below `max_position_embeddings`: the rows of the table up to
     that of the padding are never a token's.
     """
-    unused: int = config.pad_token_id + 1 if anatomy_of(config).positions_follow_padding else 0
+    unused: int = getattr(config, "position_offset", 0)
+    if anatomy_of(config).positions_follow_padding:
+        unused = config.pad_token_id + 1
     rows: int = config.max_position_embeddings
     return rows - unused
 

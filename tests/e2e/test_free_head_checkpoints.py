@@ -21,8 +21,6 @@ from stillhouse.model.students import build_student, student_config
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.supernet.subnets import Supernet
 
-pytestmark = pytest.mark.slow
-
 FREE = BertArchitecture(layers=2, hidden_size=24, heads=2, head_size=16, ffn_size=64)
 SHARED = BertArchitecture(layers=1, hidden_size=16, heads=1, ffn_size=48)
 
