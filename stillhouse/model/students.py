@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+import stillhouse.model.free_heads  # noqa: F401  registers a family
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import BERT, anatomy_of, factored_size, label_names
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig

@@ -19,6 +19,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+import stillhouse.model.free_heads  # noqa: F401  registers a family
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
 from stillhouse.model.anatomy import label_names as names_of
