@@ -145,6 +145,19 @@ def gradients_of_plain_models(supernet, teacher, subnets, ids_BT, kept_of_six, p
     return summed, losses
 
 
+def assert_same_gradients(found, expected):
+    """Equal up to rounding, which is measured by the largest gradient of all parameters.
+
+    The gradient of a key bias that the loss reaches only through a softmax is zero, for a shift of
+    all scores changes no probability: what is found there is rounding alone, and its size depends
+    on the processor's kernels.
+    """
+    assert found.keys() == expected.keys()
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6 * largest, rtol=1e-3)
+
+
 def test_a_step_sums_the_gradients_of_four_ordinary_models(
     supernet, teacher, lesson, corpus, kept_of_six, plain_projections
 ):
@@ -162,10 +175,11 @@ def test_a_step_sums_the_gradients_of_four_ordinary_models(
     assert not losses.requires_grad
     table = expected["embeddings.word_embeddings.weight"]
     assert table.abs().max() > 0
-    for name, parameter in supernet.encoder.named_parameters():
-        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        scale = expected[name].abs().max().item()
-        torch.testing.assert_close(found, expected[name], atol=1e-4 * scale + 1e-6, rtol=1e-3)
+    found = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in supernet.encoder.named_parameters()
+    }
+    assert_same_gradients(found, {name: expected[name] for name in found})
 
 
 def test_the_gradient_is_added_to_what_is_there(supernet, lesson, corpus):
@@ -232,10 +246,7 @@ def test_workers_average_to_the_step_of_one(teacher, free_space, lesson, corpus)
         {name: p.grad for name, p in one.named_parameters() if p.grad is not None}
         for one in supernets
     )
-    assert averaged.keys() == whole.keys()
-    for name, gradient in whole.items():
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(averaged[name], gradient, atol=1e-4 * scale + 1e-6, rtol=1e-3)
+    assert_same_gradients(averaged, whole)
 
 
 def test_half_precision_is_near(supernet, lesson, corpus):
@@ -326,9 +337,8 @@ def test_padding_teaches_nothing(supernet, lesson, padded_corpus):
         supernet.zero_grad()
         step = SandwichStep(supernet, lesson, corpus, Draws(batch_size=1), Accelerator(cpu=True))
         losses = step(0)
-        found.append((losses, [parameter.grad.clone() for parameter in supernet.reached()]))
+        found.append((losses, dict(enumerate(one.grad.clone() for one in supernet.reached()))))
     (losses, gradients), *others = found
     for other_losses, other_gradients in others:
         torch.testing.assert_close(losses, other_losses, rtol=1e-4, atol=1e-6)
-        for one, same in zip(gradients, other_gradients, strict=True):
-            torch.testing.assert_close(one, same, rtol=1e-3, atol=1e-5)
+        assert_same_gradients(other_gradients, gradients)
