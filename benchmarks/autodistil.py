@@ -1,8 +1,10 @@
 """AutoDistil at small scale: is its loss a judge, does few-shot pay, and what does training give?
 
-Teacher all-MiniLM-L6-v2, English Wikipedia. Three questions, each resumable:
+Teacher all-MiniLM-L6-v2, English Wikipedia. Five questions, each resumable:
 
+    python -m benchmarks.autodistil --small --part rates    # learning rates of a supernet
     python -m benchmarks.autodistil --small --part shots    # K = 3 supernets against one, 3 seeds
+    python -m benchmarks.autodistil --small --part tuned    # the same after fine-tuning, after it
     python -m benchmarks.autodistil --small --part judge    # relation loss against quality after
     python -m benchmarks.autodistil --small --part student  # found, sliced and fresh, on five tasks
 
@@ -42,6 +44,8 @@ SPACES = ("tiny", "small", "base")
 SEEDS = (0, 1, 2)
 FIXED_A_SPACE = 8
 RATES = [1e-4, 3e-4]
+SUPERNET_RATE = 3e-4
+SUPERNET_RATES = (4e-5, 1e-4, 3e-4, 1e-3)
 RESAMPLES = 2_000
 
 
@@ -52,6 +56,7 @@ class Size:
     Attributes:
         steps: Of a supernet.
         judge_tasks: On which the judge is checked.
+        shots_task: On which few-shot and one-shot are compared, one student of each space.
         student_tasks: On which the found student is compared, with the seeds of each.
         most_train: Most training examples of a task.
     """
@@ -61,6 +66,7 @@ class Size:
     length: int
     held_out: int
     judge_tasks: tuple[str, ...]
+    shots_task: str
     student_tasks: Mapping[str, int]
     most_train: int
     epochs: float
@@ -72,6 +78,7 @@ SMALL = Size(
     length=64,
     held_out=128,
     judge_tasks=("mrpc", "stsb"),
+    shots_task="stsb",
     student_tasks={"sst2": 1, "mrpc": 3, "rte": 3, "stsb": 3, "cola": 3},
     most_train=8000,
     epochs=3.0,
@@ -82,13 +89,16 @@ FULL = Size(
     length=128,
     held_out=1000,
     judge_tasks=("mrpc", "stsb"),
+    shots_task="stsb",
     student_tasks={"sst2": 3, "mrpc": 3, "rte": 3, "stsb": 3, "cola": 3},
     most_train=70_000,
     epochs=5.0,
 )
 
 
-def family_settings(size: Size, *, seed: int, one_shot: bool, steps: int) -> RunSettings:
+def family_settings(
+    size: Size, *, seed: int, one_shot: bool, steps: int, rate: float = SUPERNET_RATE
+) -> RunSettings:
     """Settings of one set of supernets."""
     return settings_from_dict(
         {
@@ -104,7 +114,7 @@ def family_settings(size: Size, *, seed: int, one_shot: bool, steps: int) -> Run
                 "one_shot": one_shot,
                 "steps": steps,
                 "batch_size": size.batch,
-                "learning_rate": 3e-4,
+                "learning_rate": rate,
                 "warmup_fraction": 0.05,
                 "dropout": 0.0,
             },
@@ -144,6 +154,26 @@ class Family:
             architectures,
             batch_size=self.nursery.settings.supernet.batch_size,
         )
+
+
+def compare_rates(size: Size) -> None:
+    """Learning rates of the supernet of the middle space, by the loss on held-out text."""
+    for rate in SUPERNET_RATES:
+        settings = family_settings(size, seed=0, one_shot=False, steps=size.steps, rate=rate)
+        settings = replace(settings, supernet=replace(settings.supernet, spaces=("small",)))
+        family = Family(f"rate-{rate:g}-{size.steps}", settings)
+        chosen = fixed(family.spaces["small"])
+        losses = family.losses("small", chosen)
+        print(
+            f"  rate {rate:g}: mean held-out relation loss {np.mean(losses):.4f} "
+            f"({min(losses):.4f} to {max(losses):.4f}, {len(chosen)} students, {size.steps} steps)",
+            flush=True,
+        )
+        if rate == SUPERNET_RATES[-1]:
+            untrained = Supernet(family.nursery.teacher.model, list(family.spaces["small"]))
+            family.supernets["small"] = untrained
+            losses = family.losses("small", chosen)
+            print(f"  the teacher's slices, untrained: {np.mean(losses):.4f}", flush=True)
 
 
 def families(size: Size, seed: int) -> dict[str, Family]:
@@ -255,6 +285,32 @@ def compare_shots(size: Size) -> None:
             )
 
 
+def compare_shots_tuned(size: Size) -> None:
+    """Few-shot against one-shot after fine-tuning, on the middle student of each space."""
+    records = Records(f"autodistil_tuned_{size.steps}")
+    size = replace(size, most_train=min(size.most_train, 4000))
+    by_kind: dict[str, list[list[float]]] = {}
+    for seed in SEEDS:
+        few, *ones = families(size, seed).items()
+        for name, family in (few, *ones):
+            row = []
+            for space in SPACES:
+                [middle] = fixed(few[1].spaces[space], 3)[1:2]
+                folder = extracted(records, family, f"{name}-{seed}", space, middle)
+                job = {"kind": name, "space": space, "task": size.shots_task, "seed": seed}
+                row.append(float(finetuned(records, job, folder, size.shots_task, size)["quality"]))
+            by_kind.setdefault(name, []).append(row)
+    few_shot = np.array(by_kind.pop("few-shot"))
+    print(f"\n{size.shots_task} after fine-tuning, few-shot: {few_shot.mean():.4f}")
+    for name, rows in by_kind.items():
+        mean, low, high = spread(100 * (few_shot - np.array(rows)))
+        told = "not resolved" if low <= 0 <= high else "better" if low > 0 else "worse"
+        print(
+            f"  few-shot less {name}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}, "
+            f"{len(SEEDS)} seeds, {len(SPACES)} students): {told}"
+        )
+
+
 def check_judge(size: Size) -> None:
     """Rank agreement of relation loss and fine-tuned quality."""
     records = Records(f"autodistil_judge_{size.steps}")
@@ -312,18 +368,26 @@ def compare_student(size: Size) -> None:
         print(f"{task}: {told}; {seeds} seeds, least to most in brackets", flush=True)
 
 
+PARTS = {
+    "rates": compare_rates,
+    "shots": compare_shots,
+    "tuned": compare_shots_tuned,
+    "judge": check_judge,
+    "student": compare_student,
+}
+
+
 def main() -> None:
     """Answers one question, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", dest="size", action="store_const", const=SMALL, default=SMALL)
     parser.add_argument("--full", dest="size", action="store_const", const=FULL)
-    parser.add_argument("--part", choices=["shots", "judge", "student", "all"], default="all")
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
     parser.add_argument("--steps", type=int, help="of a supernet, instead of the size's")
     given = parser.parse_args()
     size = given.size if given.steps is None else replace(given.size, steps=given.steps)
     heading("benchmarks.autodistil")
-    parts = {"shots": compare_shots, "judge": check_judge, "student": compare_student}
-    for name, part in parts.items():
+    for name, part in PARTS.items():
         if given.part in (name, "all"):
             part(size)
 

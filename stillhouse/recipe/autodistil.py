@@ -35,7 +35,7 @@ from stillhouse.model.students import student_config
 from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe.final import latency_metrics
 from stillhouse.recipe.limits import size_mb
-from stillhouse.recipe.selection import Scales, best_within
+from stillhouse.recipe.selection import Scales, best_within, refuse_hopeless
 from stillhouse.recipe.supernets import Nursery, ScoredSubnet, score_subnets, train_supernet
 from stillhouse.recipe.task_proxy import TaskProxy
 from stillhouse.recipe.teacher import SCRATCH
@@ -99,6 +99,12 @@ def search_family(
     teacher = _load_teacher(settings.teacher.model)
     spaces = sub_spaces(settings, architecture_of(teacher.model.config))
     _check_spaces(settings, teacher, spaces)
+    limits = _limits(settings)
+    scales = open_scales(settings, teacher, limits)
+    if accelerator.is_main_process and not _chosen_before(run, _asked(settings, limits)):
+        alone = [{name: space} for name, space in spaces.items()]
+        for together in alone if settings.supernet.per_space else [spaces]:
+            refuse_hopeless(together, scales)
     nursery = open_nursery(settings, run, narrator, teacher, accelerator)
     if accelerator.is_main_process:
         _note_start(nursery, spaces)
@@ -114,7 +120,7 @@ def search_family(
             for name, space in spaces.items()
             for subnet in score_subnets(nursery, name, space, supernets[name])
         ]
-        return _choose(nursery, supernets, scored)
+        return _choose(nursery, supernets, scored, scales)
 
 
 def _load_teacher(name: str) -> Encoder:
@@ -227,7 +233,7 @@ def _note_start(nursery: Nursery, spaces: Mapping[str, SearchSpace]) -> None:
             "task": f"corpus {nursery.settings.corpus.name}",
             "teacher": teacher.name,
             "space_size": sum(len(space) for space in spaces.values()),
-            "limits": _limits(nursery).given(),
+            "limits": _limits(nursery.settings).given(),
         }
     )
     sizes = ", ".join(f"{name} {len(space)}" for name, space in spaces.items())
@@ -248,18 +254,21 @@ def _refuse_other_teacher(run: RunDirectory, weights: str) -> None:
         )
 
 
-def _limits(nursery: Nursery) -> LimitSettings:
-    limits = nursery.settings.limit
+def _limits(settings: RunSettings) -> LimitSettings:
+    limits = settings.limit
     if limits.given():
         return limits
     return replace(limits, flops_fraction=DEFAULT_FLOPS_FRACTION)
 
 
 def _choose(
-    nursery: Nursery, supernets: Mapping[str, Supernet], scored: Sequence[ScoredSubnet]
+    nursery: Nursery,
+    supernets: Mapping[str, Supernet],
+    scored: Sequence[ScoredSubnet],
+    scales: Scales,
 ) -> list[Path]:
     """Chooses within the limit, extracts what was not extracted before, and notes the search."""
-    limits, settings = _limits(nursery), nursery.settings.supernet
+    limits, settings = _limits(nursery.settings), nursery.settings.supernet
     asked = _asked(nursery.settings, limits)
     if settings.judge != "task" and (known := _chosen_before(nursery.run, asked)):
         return known
@@ -268,7 +277,6 @@ def _choose(
             f"No limit given: looking for students of at most {DEFAULT_FLOPS_FRACTION:g} of the "
             "teacher's FLOPs, as the paper does (--limit changes it)."
         )
-    scales = open_scales(nursery, limits)
     groups = [list(scored)]
     if settings.per_space:
         groups = [[one for one in scored if one.space == name] for name in supernets]
@@ -318,19 +326,17 @@ def _judged(
     return proxy.judge([within[place] for place in sorted(chosen)])
 
 
-def open_scales(nursery: Nursery, limits: LimitSettings) -> Scales:
+def open_scales(settings: RunSettings, teacher: Encoder, limits: LimitSettings) -> Scales:
     """Prepares what weighs students."""
-    settings, config = nursery.settings.device, nursery.teacher.model.config
-    kind = resolve_device_kind(settings)
+    config, kind = teacher.model.config, resolve_device_kind(settings.device)
     device = resolve_device(
-        settings,
+        settings.device,
         kind,
-        teacher=nursery.teacher.model,
+        teacher=teacher.model,
         build=lambda shape: build_encoder(student_config(shape, config), seed=0),
     )
-    lengths = np.array([nursery.settings.corpus.length])
-    workload = resolve_workload(settings, lengths, kind)
-    return Scales(config, limits, device, workload)
+    lengths = np.array([settings.corpus.length])
+    return Scales(config, limits, device, resolve_workload(settings.device, lengths, kind))
 
 
 def _told(subnet: ScoredSubnet, scales: Scales) -> dict[str, Any]:

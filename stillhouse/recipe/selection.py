@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -113,22 +113,44 @@ def best_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> l
     for subnet in sorted(scored, key=lambda one: one.order):
         if len(found) == count:
             break
-        if all(amount <= 0 for amount in scales.over(subnet.architecture).values()):
+        if not _is_over(subnet.architecture, scales):
             found.append(subnet)
     if not found:
-        raise DeviceError(_why_none(scored, scales))
+        spaces: dict[str, list[Architecture]] = {}
+        for one in scored:
+            spaces.setdefault(one.space, []).append(one.architecture)
+        raise DeviceError(_why_none(spaces, scales))
     return found
 
 
-def _why_none(scored: Sequence[ScoredSubnet], scales: Scales) -> str:
-    smallest = min((one.architecture for one in scored), key=count_encoder_parameters)
-    spaces = ", ".join(dict.fromkeys(one.space for one in scored))
+def refuse_hopeless(spaces: Mapping[str, Iterable[Architecture]], scales: Scales) -> None:
+    """Refuses limits that not even the smallest student of any space is within.
+
+    A limit on latency is tried on the smallest students alone.
+
+    Raises:
+        DeviceError: If there is no hope; it names the smallest one and its costs.
+    """
+    if all(_is_over(_smallest(space), scales) for space in spaces.values()):
+        raise DeviceError(_why_none(spaces, scales))
+
+
+def _is_over(architecture: Architecture, scales: Scales) -> bool:
+    return any(amount > 0 for amount in scales.over(architecture).values())
+
+
+def _smallest(architectures: Iterable[Architecture]) -> Architecture:
+    return min(architectures, key=count_encoder_parameters)
+
+
+def _why_none(spaces: Mapping[str, Iterable[Architecture]], scales: Scales) -> str:
+    smallest = _smallest(_smallest(space) for space in spaces.values())
     cost = scales.cost(smallest)
     over = ", ".join(
         f"{name} by {amount:.0%}" for name, amount in scales.over(smallest).items() if amount > 0
     )
     return (
-        f"no student can meet the limit: even the smallest of {spaces} ({smallest.label}; "
+        f"no student can meet the limit: even the smallest of {', '.join(spaces)} ({smallest.label}; "
         f"{cost.parameters / 1e6:.2f} M parameters, {cost.flops_fraction:.3f} of the teacher's "
         f"FLOPs) is over {over}. Loosen the limit, or search spaces of smaller students "
         "(supernet.spaces) in another run directory."

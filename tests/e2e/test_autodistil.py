@@ -337,6 +337,14 @@ def test_a_limit_that_a_space_cannot_meet_leaves_no_half_of_a_search(search, run
     assert read_json(run / "run.json")["status"] == "complete"
 
 
+def test_a_limit_below_every_student_is_refused_before_anything_is_trained(
+    search, tmp_path, no_training
+):
+    with pytest.raises(DeviceError, match=r"even the smallest of tiny, small \(1 × 16, 2 heads"):
+        search(tmp_path / "hopeless", {"params_m": 0.0001})
+    assert not (tmp_path / "hopeless" / "corpus").exists()
+
+
 def test_one_supernet_over_all_spaces(search, tmp_path):
     result = search(tmp_path / "run", supernet__one_shot=True, supernet__steps=1)
     [folder] = (tmp_path / "run" / "supernets").iterdir()

@@ -8,7 +8,7 @@ from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.errors import DeviceError
 from stillhouse.model.encoders import build_encoder
 from stillhouse.model.students import student_config
-from stillhouse.recipe.selection import Scales, best_within
+from stillhouse.recipe.selection import Scales, best_within, refuse_hopeless
 from stillhouse.recipe.supernets import ScoredSubnet
 from stillhouse.run.settings import LimitSettings
 from stillhouse.space.architecture import BertArchitecture
@@ -251,3 +251,15 @@ def test_a_limit_below_the_smallest_names_it_and_what_to_do(weigh, limits, over)
     )
     with pytest.raises(DeviceError, match=message):
         best_within(subnets, weigh(**limits), 1)
+
+
+def test_hope_is_lost_only_where_the_smallest_of_every_space_is_over(weigh, chip):
+    spaces = {"base": [LARGE, DEEP], "tiny": [WIDE, SMALL]}
+    refuse_hopeless(spaces, weigh(parameters=PARAMETERS[SMALL]))
+    refuse_hopeless(spaces, weigh(latency_ms=1.0))
+    with pytest.raises(DeviceError, match=r"smallest of base, tiny .* is over parameters by"):
+        refuse_hopeless(spaces, weigh(parameters=PARAMETERS[SMALL] - 1))
+    chip.asked.clear()
+    with pytest.raises(DeviceError, match="is over latency_ms by 11%"):
+        refuse_hopeless(spaces, weigh(latency_ms=0.9))
+    assert set(chip.asked) == {DEEP, SMALL}
