@@ -7,7 +7,20 @@ from fractions import Fraction
 
 from stillhouse.errors import SpaceError
 from stillhouse.space.architecture import Architecture, BertArchitecture
+from stillhouse.space.nas_bert import nas_bert, nas_bert_architectures, nas_bert_for
 from stillhouse.space.search_space import Dimension, SearchSpace
+
+__all__ = [
+    "autodistil",
+    "autodistil_ablation",
+    "autodistil_for",
+    "bounding_box",
+    "kd_nas",
+    "kd_nas_for",
+    "nas_bert",
+    "nas_bert_architectures",
+    "nas_bert_for",
+]
 
 _LAYERS = (3, 4, 6, 10, 12)
 _HEADS = (2, 3, 4, 6, 12)
