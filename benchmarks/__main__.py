@@ -9,6 +9,7 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   corpus_memory   memory while a text corpus is prepared and read, half of it and the whole
   relation_loss   relation losses against the direct computation: memory and time
   supernet_cost   a step of a supernet against the same four subnets trained as plain models
+  table_selection the 100 best of 10⁸ combinations under twenty limits, against all added up
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 
