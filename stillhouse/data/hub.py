@@ -24,8 +24,12 @@ DEV_SPLITS = ("validation", "test")
 """Splits that serve as dev set where none is named, the first that there is."""
 
 
-def check_hub_name(name: str) -> None:
+def check_hub_name(name: str, *, called: str) -> None:
     """Refuses a name that names no dataset.
+
+    Args:
+        name: Begins with `hf:`.
+        called: The setting that has it, for the error.
 
     Raises:
         SettingsError: If nothing stands where dataset or configuration should.
@@ -33,8 +37,8 @@ def check_hub_name(name: str) -> None:
     dataset, colon, config = name.removeprefix(HUB_PREFIX).partition(":")
     if not dataset or (colon and not config) or ":" in config:
         raise SettingsError(
-            f"task {name!r} names no dataset; write hf:NAME, hf:OWNER/NAME or hf:./FOLDER, each "
-            "perhaps with :CONFIG"
+            f"{called} {name!r} names no dataset; write hf:NAME, hf:OWNER/NAME or hf:./FOLDER, "
+            "each perhaps with :CONFIG"
         )
 
 

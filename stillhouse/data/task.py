@@ -101,7 +101,7 @@ class TaskSettings:
 
     def _check_source(self) -> None:
         if self.is_hub:
-            check_hub_name(self.name)
+            check_hub_name(self.name, called="task.name")
         elif self.is_table:
             if self.dev is not None and not self.dev.lower().endswith(TABLE_SUFFIXES):
                 raise SettingsError(f"dev is a {TABLE_KINDS} file, but is {self.dev!r}")

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.model.anatomy import (
-    Anatomy,
+    LayeredAnatomy,
     anatomy_of,
     architecture_of,
     encoder_layers,
     factored_size,
     label_count,
+    layered_anatomy_of,
 )
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ def copy_slices(
     """Fills the student with slices of the teacher, in place.
 
     Args:
-        student: Model of any shape of the teacher's family; where it is larger than the teacher
-            in some dimension, the surplus keeps its fresh weights.
+        student: Model of any shape of the teacher's family, or of free heads where the teacher's
+            family is that of BERT or RoBERTa; where it is larger than the teacher in some
+            dimension, the surplus keeps its fresh weights.
         teacher: Model with the same vocabulary, positions and labels. If its embeddings are
             factored, the student's have the same width.
         layers: 0-based teacher layer for each student layer.
@@ -117,44 +119,47 @@ def copy_slices(
         head_rows(student_shape, teacher_shape),
         leading(student_shape.ffn_size, teacher_shape.ffn_size),
     )
-    anatomy = anatomy_of(teacher.config)
-    _copy_ends(student, teacher, anatomy, cut.hidden)
+    _copy_embeddings(student, teacher, cut.hidden)
+    _copy_head(student, teacher, cut.hidden)
+    anatomy = layered_anatomy_of(teacher.config)  # parts of layers have the student's names
     scale = score_scale(student_shape.head_size, teacher_shape.head_size)
     sources = encoder_layers(teacher)
     for layer, source in zip(encoder_layers(student), layers, strict=True):
         _copy_layer(layer, sources[source], anatomy, cut, scale)
 
 
-def _copy_ends(
-    student: PreTrainedModel, teacher: PreTrainedModel, anatomy: Anatomy, hidden: Tensor
-) -> None:
-    _copy_embeddings(student, teacher, anatomy, hidden)
-    _fill_linear(student, teacher, anatomy.head_projection, hidden, hidden)
+def _copy_head(student: PreTrainedModel, teacher: PreTrainedModel, hidden: Tensor) -> None:
+    """Copies projection and outputs of the head, which two families may keep in other places."""
+    ours, theirs = anatomy_of(student.config), anatomy_of(teacher.config)
     labels = torch.arange(label_count(student.config))
-    _fill_linear(student, teacher, anatomy.head_outputs, labels, hidden)
+    for target, source, rows in (
+        (ours.head_projection, theirs.head_projection, hidden),
+        (ours.head_outputs, theirs.head_outputs, labels),
+    ):
+        _fill_linear(student.get_submodule(target), teacher.get_submodule(source), rows, hidden)
 
 
-def _copy_embeddings(
-    student: PreTrainedModel, teacher: PreTrainedModel, anatomy: Anatomy, hidden: Tensor
-) -> None:
+def _copy_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, hidden: Tensor) -> None:
     """Copies the tables with the student's dimensions, or whole where they are factored."""
     factored = factored_size(teacher.config)
     columns = hidden if factored is None else torch.arange(factored)
-    theirs = dict(teacher.get_submodule(anatomy.embeddings).named_parameters())
-    for name, target in student.get_submodule(anatomy.embeddings).named_parameters():
+    tables = student.get_submodule(anatomy_of(student.config).embeddings)
+    path = anatomy_of(teacher.config).factored_projection
+    theirs = dict(teacher.get_submodule(anatomy_of(teacher.config).embeddings).named_parameters())
+    for name, target in tables.named_parameters():
         rows = torch.arange(target.shape[0])
         is_table = target.ndim > 1
         _fill(target, theirs[name], *((rows, columns) if is_table else (columns,)))
-    if anatomy.factored_projection is None or factored is None:
+    if path is None or factored is None:
         assert factored_size(student.config) is None
         return
     assert student.config.embedding_size == factored
+    projection = teacher.get_submodule(path)
     if factored_size(student.config) is None:
-        projection = teacher.get_submodule(anatomy.factored_projection)
         assert isinstance(projection, nn.Linear)
-        _fold_projection(student.get_submodule(anatomy.embeddings), projection)
+        _fold_projection(tables, projection)
     else:
-        _fill_linear(student, teacher, anatomy.factored_projection, hidden, columns)
+        _fill_linear(student.get_submodule(path), projection, hidden, columns)
 
 
 def _fold_projection(embeddings: nn.Module, projection: nn.Linear) -> None:
@@ -183,26 +188,27 @@ def _fold_projection(embeddings: nn.Module, projection: nn.Linear) -> None:
 
 
 def _copy_layer(
-    layer: nn.Module, source: nn.Module, anatomy: Anatomy, cut: _Cut, scale: float
+    layer: nn.Module, source: nn.Module, anatomy: LayeredAnatomy, cut: _Cut, scale: float
 ) -> None:
-    for name in (anatomy.query, anatomy.key, anatomy.value):
-        _fill_linear(layer, source, name, cut.heads, cut.hidden)
+    for name, rows, columns in (
+        (anatomy.query, cut.heads, cut.hidden),
+        (anatomy.key, cut.heads, cut.hidden),
+        (anatomy.value, cut.heads, cut.hidden),
+        (anatomy.attention_output, cut.hidden, cut.heads),
+        (anatomy.ffn_input, cut.ffn, cut.hidden),
+        (anatomy.ffn_output, cut.hidden, cut.ffn),
+    ):
+        _fill_linear(layer.get_submodule(name), source.get_submodule(name), rows, columns)
     for name in (anatomy.query, anatomy.key):
         for parameter in layer.get_submodule(name).parameters():
             parameter.mul_(scale)
-    _fill_linear(layer, source, anatomy.attention_output, cut.hidden, cut.heads)
-    _fill_linear(layer, source, anatomy.ffn_input, cut.ffn, cut.hidden)
-    _fill_linear(layer, source, anatomy.ffn_output, cut.hidden, cut.ffn)
     for name in (anatomy.attention_norm, anatomy.ffn_norm):
         theirs = dict(source.get_submodule(name).named_parameters())
         for key, target in layer.get_submodule(name).named_parameters():
             _fill(target, theirs[key], cut.hidden)
 
 
-def _fill_linear(
-    student: nn.Module, teacher: nn.Module, name: str, rows: Tensor, columns: Tensor
-) -> None:
-    target, source = student.get_submodule(name), teacher.get_submodule(name)
+def _fill_linear(target: nn.Module, source: nn.Module, rows: Tensor, columns: Tensor) -> None:
     assert isinstance(target, nn.Linear)
     assert isinstance(source, nn.Linear)
     _fill(target.weight, source.weight, rows, columns)

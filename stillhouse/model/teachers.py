@@ -19,7 +19,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-import stillhouse.model.free_heads  # noqa: F401  registers a family
+import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
 from stillhouse.model.anatomy import label_names as names_of
@@ -116,9 +116,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
         TeacherError: If there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise TeacherError(f"no tokeniser could be loaded from {name!r}: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of no files
+        raise TeacherError(
+            f"{name!r} has no tokeniser: its vocabulary holds special tokens alone. Put the files "
+            "of the tokeniser beside the weights"
+        )
+    return tokenizer
 
 
 def fresh_bert(tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int) -> PreTrainedModel:

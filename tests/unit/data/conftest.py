@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import datasets
 import pytest
 from transformers import BertTokenizer
 
@@ -39,3 +40,22 @@ def write(tmp_path):
         return path
 
     return write_file
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stands in for the hub and notes what was asked for."""
+    asked = []
+
+    def serve(**splits):
+        def load_dataset(*arguments, **options):
+            asked.append((arguments, options))
+            return {
+                name: datasets.Dataset.from_list(rows).to_iterable_dataset()
+                for name, rows in splits.items()
+            }
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return asked
+
+    return serve

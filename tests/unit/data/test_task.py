@@ -17,7 +17,7 @@ def dataset(count=40, **columns):
         ({"name": "glue/nope"}, "glue/sst2"),
         ({"name": "reviews.xlsx"}, r"name a \.csv, \.tsv, \.jsonl"),
         ({"name": "reviews.json"}, "one JSON object a line"),
-        ({"name": "hf:"}, "names no dataset"),
+        ({"name": "hf:"}, r"task\.name 'hf:' names no dataset"),
         ({"name": "hf:imdb:"}, "names no dataset"),
         ({"name": "hf:a:b:c"}, "names no dataset"),
         ({"name": "hf:imdb", "directory": "/data"}, "directory is for GLUE"),

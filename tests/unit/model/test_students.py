@@ -117,6 +117,51 @@ def test_slices_come_from_spread_layers(make_bert):
         assert equal_weights(layer, teacher.bert.encoder.layer[source])
 
 
+FREE_HEAD_FAMILIES = ["bert", "roberta", "camembert", "xlm-roberta"]
+
+
+def free_student(teacher, **sizes):
+    """A student whose heads need not share its width out."""
+    config = student_config(BertArchitecture(ffn_size=32, **sizes), teacher.config)
+    return build_student(config, seed=0).eval()
+
+
+@pytest.mark.parametrize("family", FREE_HEAD_FAMILIES, indirect=True)
+def test_free_heads_can_do_what_the_teachers_do(make_model, family, family_tokens):
+    """Of six heads four are the teacher's; where the others add nothing, outputs are its own."""
+    teacher = make_model(family, seed=1, num_hidden_layers=3)
+    student = free_student(teacher, layers=3, hidden_size=16, heads=6, head_size=4)
+    assert initialise_student(student, teacher, "slices").layers == (0, 1, 2)
+    with torch.no_grad():
+        for layer in encoder_layers(student):
+            layer.attention.output.dense.weight[:, 16:] = 0.0
+        expected = teacher(**family_tokens, output_hidden_states=True)
+        found = student(**family_tokens, output_hidden_states=True)
+    kept = family_tokens["attention_mask"].bool()
+    pairs = [(found.logits, expected.logits)]
+    for ours, theirs in zip(found.hidden_states, expected.hidden_states, strict=True):
+        pairs.append((ours[kept], theirs[kept]))
+    for ours, theirs in pairs:
+        largest = theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("family", FREE_HEAD_FAMILIES, indirect=True)
+def test_the_head_of_a_narrow_student_of_free_heads_is_cut_by_hand(make_model, family):
+    """Of 16 dimensions the first 8."""
+    teacher = make_model(family, seed=1)
+    student = free_student(teacher, layers=1, hidden_size=8, heads=3, head_size=4)
+    initialise_student(student, teacher, "slices")
+    if family == "bert":
+        dense, outputs = teacher.bert.pooler.dense, teacher.classifier
+    else:
+        dense, outputs = teacher.classifier.dense, teacher.classifier.out_proj
+    assert torch.equal(student.bert.pooler.dense.weight, dense.weight[:8, :8])
+    assert torch.equal(student.bert.pooler.dense.bias, dense.bias[:8])
+    assert torch.equal(student.classifier.weight, outputs.weight[:, :8])
+    assert torch.equal(student.classifier.bias, outputs.bias)
+
+
 def test_a_saved_student_loads_without_stillhouse(make_model, family, family_tokens, tmp_path):
     teacher = make_model(family, num_hidden_layers=3)
     student = build_student(student_config(shape(2, 8, 2, 20), teacher.config), seed=0)

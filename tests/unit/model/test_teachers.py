@@ -152,6 +152,14 @@ def test_a_saved_tokeniser_is_loaded(tokenizer, tmp_path):
     assert load_tokenizer(str(tmp_path))("a d")["input_ids"] == [2, 5, 8, 3]
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+def test_a_folder_without_a_tokeniser_is_refused(make_model, family, tmp_path):
+    folder = tmp_path / "alone"
+    make_model(family).save_pretrained(folder)
+    with pytest.raises(TeacherError, match=r"alone' has no tokeniser: its vocabulary holds"):
+        load_tokenizer(str(folder))
+
+
 def test_the_fresh_teacher_is_small_and_seeded(tokenizer):
     torch.manual_seed(0)
     before = torch.get_rng_state()
