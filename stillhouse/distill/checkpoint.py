@@ -83,7 +83,11 @@ class CheckpointFolder:
         """Writes the state after `step` optimiser steps and removes older checkpoints."""
         final = self.path / f"step-{step}"
         with folder_written_aside(final) as aside:
-            weights = {name: t.detach().contiguous() for name, t in modules.state_dict().items()}
+            # Copied, since tied weights share memory, which safetensors refuses.
+            weights = {
+                name: t.detach().clone(memory_format=torch.contiguous_format)
+                for name, t in modules.state_dict().items()
+            }
             save_file(weights, aside / "weights.safetensors")
             moments, groups = _flatten_optimizer(optimizer)
             save_file({**moments, **_random_state()}, aside / "optimizer.safetensors")

@@ -29,7 +29,7 @@ Latency on {device}: {workload}; {speedup:.2f} times the teacher's speed.
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="path/to/this/folder"{every_class})
+classify = pipeline("text-classification", model="path/to/this/folder"{every_class}{trust})
 classify("a sentence of the task")
 ```
 
@@ -40,7 +40,12 @@ training data apply.
 
 
 def model_card(
-    metrics: Mapping[str, Any], *, teacher: str, task: str, kind: TaskKind = "classes"
+    metrics: Mapping[str, Any],
+    *,
+    teacher: str,
+    task: str,
+    kind: TaskKind = "classes",
+    has_code: bool = False,
 ) -> str:
     """Writes the card of a student from its measures.
 
@@ -49,6 +54,7 @@ def model_card(
         teacher: Name of the teacher.
         task: Name of the task.
         kind: What the task's labels are; of a multi-label task the example asks for every class.
+        has_code: Whether the checkpoint brings its own code.
     """
     return CARD.format(
         **{
@@ -59,6 +65,7 @@ def model_card(
             "teacher": teacher,
             "task": task,
             "every_class": ", top_k=None" if kind == "multi_label" else "",
+            "trust": _trust(has_code=has_code),
         }
     )
 
@@ -100,5 +107,49 @@ def encoder_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str, has_c
         corpus: Name of the text.
         has_code: Whether the checkpoint brings its own code.
     """
-    trust = ", trust_remote_code=True" if has_code else ""
+    trust = _trust(has_code=has_code)
     return ENCODER_CARD.format(**{**metrics, "teacher": teacher, "corpus": corpus, "trust": trust})
+
+
+def _trust(*, has_code: bool) -> str:
+    return ", trust_remote_code=True" if has_code else ""
+
+
+CHAIN_CARD = """---
+library_name: transformers
+tags: [knowledge-distillation, neural-architecture-search, stillhouse]
+---
+
+# {architecture_label}
+
+A task-agnostic student of `{teacher}`: a chain of attention, feed-forward and convolution
+operations, found by block-wise search and pre-trained on `{corpus}` with stillhouse.
+
+| measure | student | teacher |
+| --- | --- | --- |
+| masked words told right | {mlm_accuracy_fraction:.3f} | {teacher_mlm_accuracy_fraction:.3f} |
+| parameters | {parameters:,} | {teacher_parameters:,} |
+| FLOPs, share of the teacher's | {flops_fraction:.3f} | 1 |
+
+Latency on {device}: {latency_ms:.3f} ms ({latency_how}); {workload_label}.
+
+```python
+from transformers import AutoModelForSequenceClassification
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder"{trust})
+```
+
+The teacher's licence and the licence of the text apply.
+"""
+
+
+def chain_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str) -> str:
+    """Writes the card of a pre-trained chain, whose checkpoint brings its own code.
+
+    Args:
+        metrics: Content of the student's `metrics.json`.
+        teacher: Name of the teacher.
+        corpus: Name of the text.
+    """
+    given = {"teacher": teacher, "corpus": corpus, "trust": _trust(has_code=True)}
+    return CHAIN_CARD.format(**{**metrics, **given})

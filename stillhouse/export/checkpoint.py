@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from stillhouse.errors import ExportError
 from stillhouse.files import folder_written_aside
-from stillhouse.model.free_heads import add_code, needs_code
+from stillhouse.model.own_families import add_code, needs_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ def save_checkpoint(
 
     Args:
         folder: Where the checkpoint ends.
-        model: A sequence classifier, or a bare encoder.
+        model: A sequence classifier, a model of masked words, or a bare encoder.
         tokenizer: The tokeniser that made its inputs.
         metrics: Content of `metrics.json`.
         card: Content of `README.md`.
@@ -66,18 +66,26 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def _check_parity(folder: Path, model: PreTrainedModel) -> None:
     """Compares outputs on eight tokens, which touch every weight but unused table rows."""
-    is_bare = model.base_model is model
+    auto_class: Any = AutoModel if model.base_model is model else AutoModelForSequenceClassification
     tokens_BT = torch.arange(8, device=model.device)[None, :] % model.config.vocab_size
     ours = model.eval()(input_ids=tokens_BT)
     logits = ours.get("logits")
-    if not is_bare and (logits is None or logits.shape[:-1] != (1,)):  # is not [B, C]
-        raise ExportError(
-            f"a checkpoint is written of a sequence classifier or of an encoder without a head, "
-            f"got a {type(model).__name__}; write it with save_pretrained"
-        )
-    auto_class = AutoModel if is_bare else AutoModelForSequenceClassification
-    theirs = auto_class.from_pretrained(folder).to(model.device).eval()(input_ids=tokens_BT)
-    for name in ("last_hidden_state", "pooler_output") if is_bare else ("logits",):
+    if auto_class is not AutoModel:
+        shape = () if logits is None else tuple(logits.shape)
+        if shape == (*tokens_BT.shape, model.config.vocab_size):  # [B, T, V]
+            auto_class = AutoModelForMaskedLM
+        elif shape[:-1] != (1,):  # is not [B, C]
+            raise ExportError(
+                f"a checkpoint is written of a sequence classifier, of a model of masked words or "
+                f"of an encoder without a head, got a {type(model).__name__}; write it with "
+                "save_pretrained"
+            )
+    # Code that was just written was the model's own, and has run in this process already.
+    has_code = needs_code(model.config) or model.is_remote_code()
+    loaded = auto_class.from_pretrained(folder, trust_remote_code=has_code)
+    theirs = loaded.to(model.device).eval()(input_ids=tokens_BT)
+    names = ("last_hidden_state", "pooler_output") if auto_class is AutoModel else ("logits",)
+    for name in names:
         if ours.get(name) is None:  # no pooler
             continue
         gap = (theirs[name] - ours[name]).abs().max().item()

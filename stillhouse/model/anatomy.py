@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anatomy:
-    """Names of the parts and of the configuration of one family, and its rules for inputs.
+    """What every family has: names of parts around the layers, and its rules for inputs.
 
-    Names of whole-model parts are paths from the sequence-classification model; names of layer
-    parts are paths from one encoder layer. Every head is a projection of the width onto itself and
-    one onto the outputs.
+    Names of parts are paths from the sequence-classification model. Every head is a projection of
+    the width onto itself and one onto the outputs.
 
     Attributes:
-        factored_projection: Projection from the width of the embeddings to that of the layers, or
-            `None` in a family whose embeddings always have the width of the layers.
-        ffn_size: Configuration's name of the feed-forward size.
+        factored_projection: Projection from the width of the embeddings to that of all layers, or
+            `None` in a family without it.
+        layers: List of the layers, or of the blocks of a chain.
         activation: Configuration's name of the activation.
         dropouts: Configuration's names of every dropout in a classifier.
         shared: Configuration's names of what a student takes over from its teacher as it is.
@@ -40,6 +39,25 @@ class Anatomy:
     embeddings: str
     factored_projection: str | None
     layers: str
+    head_projection: str
+    head_outputs: str
+    activation: str
+    dropouts: tuple[str, ...]
+    shared: tuple[str, ...]
+    has_token_types: bool
+    positions_follow_padding: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayeredAnatomy(Anatomy):
+    """A family whose layers are all attention and feed-forward: it has teachers and slices.
+
+    Names of layer parts are paths from one encoder layer.
+
+    Attributes:
+        ffn_size: Configuration's name of the feed-forward size.
+    """
+
     query: str
     key: str
     value: str
@@ -48,17 +66,10 @@ class Anatomy:
     ffn_input: str
     ffn_output: str
     ffn_norm: str
-    head_projection: str
-    head_outputs: str
     ffn_size: str
-    activation: str
-    dropouts: tuple[str, ...]
-    shared: tuple[str, ...]
-    has_token_types: bool
-    positions_follow_padding: bool
 
 
-BERT = Anatomy(
+BERT = LayeredAnatomy(
     embeddings="bert.embeddings",
     factored_projection=None,
     layers="bert.encoder.layer",
@@ -105,7 +116,7 @@ ELECTRA = replace(
     head_outputs="classifier.out_proj",
 )
 
-DISTILBERT = Anatomy(
+DISTILBERT = LayeredAnatomy(
     embeddings="distilbert.embeddings",
     factored_projection=None,
     layers="distilbert.transformer.layer",
@@ -127,9 +138,23 @@ DISTILBERT = Anatomy(
     positions_follow_padding=False,
 )
 
+CHAIN = Anatomy(
+    embeddings=BERT.embeddings,
+    factored_projection=None,
+    layers="bert.encoder.block",
+    head_projection=BERT.head_projection,
+    head_outputs=BERT.head_outputs,
+    activation=BERT.activation,
+    dropouts=BERT.dropouts,
+    shared=BERT.shared,
+    has_token_types=True,
+    positions_follow_padding=False,
+)
+
 FAMILIES: dict[str, Anatomy] = {
     "bert": BERT,
     "camembert": ROBERTA,
+    "chain_bert": CHAIN,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "free_head_bert": BERT,
@@ -154,13 +179,31 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     return anatomy
 
 
+def layered_anatomy_of(config: PreTrainedConfig) -> LayeredAnatomy:
+    """Returns the anatomy of a family that teachers and slices can be of.
+
+    Raises:
+        TeacherError: If the family is not in the table, or is that of chains.
+    """
+    anatomy = anatomy_of(config)
+    if not isinstance(anatomy, LayeredAnatomy):
+        layered = [name for name, one in FAMILIES.items() if isinstance(one, LayeredAnatomy)]
+        raise TeacherError(
+            f"model type {config.model_type!r} is a chain of operations: it can be fine-tuned and "
+            "evaluated, but not be a teacher or be cut into students, whose layers are all alike; "
+            f"use one of: {', '.join(sorted(layered))}"
+        )
+    return anatomy
+
+
 def architecture_of(config: PreTrainedConfig) -> Architecture:
     """Returns the architecture that `config` describes.
 
     Raises:
-        TeacherError: If the family is not in the table, or no student can have the activation.
+        TeacherError: If the family is not in the table or is that of chains, or no student can
+            have the activation.
     """
-    anatomy = anatomy_of(config)
+    anatomy = layered_anatomy_of(config)
     activation = getattr(config, anatomy.activation)
     if activation not in ACTIVATIONS:
         raise TeacherError(
@@ -197,17 +240,22 @@ def factored_size(config: PreTrainedConfig) -> int | None:
     return None if size == config.hidden_size else size
 
 
-def usable_positions(config: PreTrainedConfig) -> int:
-    """Returns the number of tokens that a model can read at once.
+def first_position(config: PreTrainedConfig) -> int:
+    """Returns the row of the position table that is a text's first token's.
 
-    In the families after RoBERTa it is below `max_position_embeddings`: the rows of the table up to
-    that of the padding are never a token's.
+    In the families after RoBERTa the rows up to that of the padding are never a token's.
     """
-    unused: int = getattr(config, "position_offset", 0)
     if anatomy_of(config).positions_follow_padding:
-        unused = config.pad_token_id + 1
+        after: int = config.pad_token_id + 1
+        return after
+    offset: int = getattr(config, "position_offset", 0)
+    return offset
+
+
+def usable_positions(config: PreTrainedConfig) -> int:
+    """Returns the number of tokens that a model can read at once."""
     rows: int = config.max_position_embeddings
-    return rows - unused
+    return rows - first_position(config)
 
 
 def label_count(config: PreTrainedConfig) -> int:
@@ -223,11 +271,14 @@ def label_names(config: PreTrainedConfig) -> list[str]:
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """Returns the encoder layers of a sequence-classification model, first to last."""
+    """Returns the layers of a sequence-classification model, or a chain's blocks, in order."""
     layers = model.get_submodule(anatomy_of(model.config).layers)
     return list(layers.children())
 
 
 def encoder_parameters(model: PreTrainedModel) -> int:
-    """Counts the parameters of the encoder layers: no embeddings, no pooler, no classifier."""
+    """Counts the parameters of the encoder layers: no embeddings, no pooler, no classifier.
+
+    The bridges of a chain count: its blocks begin with them.
+    """
     return sum(p.numel() for layer in encoder_layers(model) for p in layer.parameters())

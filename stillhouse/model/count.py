@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from stillhouse.model.anatomy import ends_of
 from stillhouse.space.autodistil_counts import paper_flops, paper_parameters
+from stillhouse.space.chain import ChainArchitecture
+from stillhouse.space.chain_counts import count_chain_flops, count_chain_parameters
 from stillhouse.space.counts import Ends, count_flops, count_parameters
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ __all__ = ["paper_flops", "paper_parameters", "true_flops", "true_parameters"]
 
 
 def true_parameters(
-    architecture: Architecture, ends: Ends | PreTrainedConfig, *, bare: bool = False
+    architecture: Architecture | ChainArchitecture,
+    ends: Ends | PreTrainedConfig,
+    *,
+    bare: bool = False,
 ) -> int:
     """Counts the parameters of the model that is built of an architecture.
 
@@ -37,11 +42,14 @@ def true_parameters(
     Returns:
         Number of parameters.
     """
-    return count_parameters(architecture, _ends(ends, bare=bare)).total
+    found = _ends(ends, bare=bare)
+    if isinstance(architecture, ChainArchitecture):
+        return count_chain_parameters(architecture, found).total
+    return count_parameters(architecture, found).total
 
 
 def true_flops(
-    architecture: Architecture,
+    architecture: Architecture | ChainArchitecture,
     ends: Ends | PreTrainedConfig,
     *,
     length: int = 128,
@@ -58,7 +66,10 @@ def true_flops(
     Returns:
         FLOPs of one forward pass with batch size 1.
     """
-    return count_flops(architecture, _ends(ends, bare=bare), length=length)
+    found = _ends(ends, bare=bare)
+    if isinstance(architecture, ChainArchitecture):
+        return count_chain_flops(architecture, found, length=length)
+    return count_flops(architecture, found, length=length)
 
 
 def _ends(ends: Ends | PreTrainedConfig, *, bare: bool) -> Ends:

@@ -9,15 +9,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 
-import stillhouse.model.free_heads  # noqa: F401  registers a family
+import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
-from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.anatomy import anatomy_of, layered_anatomy_of
 from stillhouse.model.teachers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from stillhouse.model.anatomy import Anatomy
+    from stillhouse.model.anatomy import LayeredAnatomy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,7 @@ def load_encoder(name: str) -> Encoder:
             f"no encoder can be loaded from {name!r}: {reason}. Give a folder with config.json and "
             "weights, or a hub id"
         ) from error
-    tokenizer = load_tokenizer(name)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of no files
-        raise TeacherError(
-            f"{name!r} has no tokeniser: its vocabulary holds special tokens alone. Put the files "
-            "of the tokeniser beside the weights"
-        )
-    return Encoder(name=name, model=model.eval(), tokenizer=tokenizer)
+    return Encoder(name=name, model=model.eval(), tokenizer=load_tokenizer(name))
 
 
 def build_encoder(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
@@ -68,12 +62,15 @@ def build_encoder(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
     return model
 
 
-def bare_anatomy(config: PreTrainedConfig) -> Anatomy:
+def bare_anatomy(config: PreTrainedConfig) -> LayeredAnatomy:
     """Returns the anatomy of a family with paths from the bare encoder, not from a classifier.
 
     The paths of the head stay as they are: they lead nowhere in a bare encoder.
+
+    Raises:
+        TeacherError: If the family is that of chains, of which nothing is cut.
     """
-    anatomy = anatomy_of(config)
+    anatomy = layered_anatomy_of(config)
     projection = anatomy.factored_projection
     return replace(
         anatomy,

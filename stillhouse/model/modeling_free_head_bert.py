@@ -137,7 +137,7 @@ class FreeHeadBertHeads(nn.Module):
         self.query = nn.Linear(config.hidden_size, width)
         self.key = nn.Linear(config.hidden_size, width)
         self.value = nn.Linear(config.hidden_size, width)
-        self.dropout = config.attention_probs_dropout_prob
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self,
@@ -149,7 +149,7 @@ class FreeHeadBertHeads(nn.Module):
             project(hidden_BTD).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         if attentions is not None or self.config._attn_implementation == "eager":
             scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * self.head_size**-0.5
             if mask_B11T is not None:

@@ -9,9 +9,15 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-import stillhouse.model.free_heads  # noqa: F401  registers a family
+import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
-from stillhouse.model.anatomy import BERT, anatomy_of, factored_size, label_names
+from stillhouse.model.anatomy import (
+    BERT,
+    anatomy_of,
+    factored_size,
+    label_names,
+    layered_anatomy_of,
+)
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.slicing import copy_slices, spread_layers
 
@@ -53,7 +59,7 @@ def student_config(
         dropout: Probability in hidden states and attention while training, 0..1. Zero by default:
             soft targets regularise enough, and dropout costs a tenth of a CPU step.
     """
-    anatomy = anatomy_of(teacher)
+    anatomy = layered_anatomy_of(teacher)
     kind, extra = _configuration(architecture, teacher)
     given = {name: getattr(teacher, name) for name in anatomy.shared}
     given |= dict.fromkeys(anatomy.dropouts, dropout)
@@ -84,7 +90,7 @@ def _configuration(
     """
     if not architecture.has_free_heads and not isinstance(teacher, FreeHeadBertConfig):
         return type(teacher), {}
-    anatomy = anatomy_of(teacher)
+    anatomy = layered_anatomy_of(teacher)
     if anatomy.query != BERT.query or anatomy.factored_projection is not None:
         raise TeacherError(
             f"a student of {teacher.model_type} cannot have {architecture.heads} heads of "

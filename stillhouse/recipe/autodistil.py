@@ -23,13 +23,13 @@ import torch
 from stillhouse.data.corpus import prepare_corpus
 from stillhouse.data.task import IN_MEMORY
 from stillhouse.distill.relations import check_relation_heads
-from stillhouse.errors import RunError, SettingsError
+from stillhouse.errors import SettingsError
 from stillhouse.export.card import encoder_card
 from stillhouse.export.checkpoint import read_metrics, save_checkpoint
 from stillhouse.files import write_text_atomically
 from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.encoders import Encoder, build_encoder, load_encoder
-from stillhouse.model.free_heads import needs_code
+from stillhouse.model.own_families import needs_code
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.students import student_config
 from stillhouse.model.teachers import hash_weights
@@ -40,7 +40,6 @@ from stillhouse.recipe.supernets import Nursery, ScoredSubnet, score_subnets, tr
 from stillhouse.recipe.task_proxy import TaskProxy
 from stillhouse.recipe.teacher import SCRATCH
 from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
-from stillhouse.run.settings import PROVENANCE_KEY, read_settings
 from stillhouse.space.counts import count_encoder_parameters
 from stillhouse.space.published import autodistil_for, bounding_box
 from stillhouse.supernet.sandwich import RelationLesson
@@ -223,7 +222,7 @@ def _note_start(nursery: Nursery, spaces: Mapping[str, SearchSpace]) -> None:
     run, corpus, teacher = nursery.run, nursery.corpus, nursery.teacher
     run.refuse_other_data(corpus.fingerprint)
     weights = hash_weights(teacher.model)
-    _refuse_other_teacher(run, weights)
+    run.refuse_other_teacher(weights)
     run.write_provenance(
         nursery.settings, {"teacher_sha256": weights, "data_sha256": corpus.fingerprint}
     )
@@ -242,16 +241,6 @@ def _note_start(nursery: Nursery, spaces: Mapping[str, SearchSpace]) -> None:
         f"students; corpus of {len(corpus.train):,} sequences of {corpus.train.length} tokens, "
         f"{len(corpus.held_out):,} held out."
     )
-
-
-def _refuse_other_teacher(run: RunDirectory, weights: str) -> None:
-    provenance = read_settings(run.settings_file).get(PROVENANCE_KEY) or {}
-    before = provenance.get("teacher_sha256", weights)
-    if before != weights:
-        raise RunError(
-            f"run directory {run.path} was begun with other weights of its teacher (SHA-256 "
-            f"{before[:12]}…, now {weights[:12]}…): name another directory with --run"
-        )
 
 
 def _limits(settings: RunSettings) -> LimitSettings:

@@ -17,6 +17,7 @@ from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of, encoder_parameters, ends_of, usable_positions
+from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import size_mb, violations
@@ -137,7 +138,11 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         "cost_s": round(time.monotonic() - start_s, 3),
     }
     card = model_card(
-        metrics, teacher=bench.teacher_name, task=bench.task.name, kind=bench.task.kind
+        metrics,
+        teacher=bench.teacher_name,
+        task=bench.task.name,
+        kind=bench.task.kind,
+        has_code=needs_code(winner.model.config),
     )
     save_checkpoint(folder, winner.model, bench.tokenizer, metrics=metrics, card=card)
     checkpoint.clear()

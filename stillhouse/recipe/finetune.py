@@ -21,12 +21,8 @@ from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import DataError, RunError, TrainingError
 from stillhouse.evaluate.metrics import bootstrap, score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
-from stillhouse.model.anatomy import (
-    architecture_of,
-    encoder_parameters,
-    label_names,
-    usable_positions,
-)
+from stillhouse.model.anatomy import encoder_parameters, label_names, usable_positions
+from stillhouse.model.chains import described
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.predict import predict
 from stillhouse.model.students import set_dropout
@@ -350,7 +346,7 @@ def _load_checkpoint(
         seed=settings.seed,
         trust_remote_code=settings.finetune.trust_remote_code,
     )
-    architecture_of(model.config)  # refuses what has no figures before it is trained
+    described(model.config)  # refuses what has no figures before it is trained
     theirs, order = label_names(model.config), label_order_by_name(model, task.label_names)
     if not has_head:
         narrator.say(
@@ -477,7 +473,7 @@ def _dev_quality(bench: FinetuneBench, model: PreTrainedModel) -> Mapping[str, A
 
 
 def _size(model: PreTrainedModel) -> Mapping[str, Any]:
-    architecture = architecture_of(model.config)
+    architecture = described(model.config)
     parameters = sum(p.numel() for p in model.parameters())
     return {
         "parameters": parameters,

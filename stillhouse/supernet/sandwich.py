@@ -8,8 +8,7 @@ Letters in names: B batch, T tokens, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from stillhouse.data.packing import shard
 from stillhouse.distill.relations import RelationTarget, relations_loss
+from stillhouse.distill.workers import average_gradients, mean_over_workers, own_chance
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
@@ -166,53 +166,20 @@ class SandwichStep:
         looked_up_BTD = self._supernet.words(input_ids_BT)
         words_BTD = looked_up_BTD.detach().requires_grad_()
         losses = []
-        with self._own_chance(step):
+        with own_chance(self._accelerator, seed=self._draws.seed, step=step):
             for subnet in subnets:
                 loss = self._lesson.loss(self._supernet, subnet, words_BTD, mask_BT, wanted)
                 loss.backward()
                 losses.append(loss.detach())
         torch.autograd.backward(looked_up_BTD, words_BTD.grad)
-        self._average()
-        return self._mean_over_workers(torch.stack(losses))
+        average_gradients(self._parameters, self._accelerator)
+        return mean_over_workers(torch.stack(losses), self._accelerator)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         draws, workers = self._draws, self._accelerator
         everything = self._corpus.plan(batch_size=draws.batch_size, seed=draws.seed, step=step)
         own = shard(everything, rank=workers.process_index, world=workers.num_processes)
         return packed_batch(self._corpus, own, workers.device)
-
-    @contextmanager
-    def _own_chance(self, step: int) -> Iterator[None]:
-        """Makes dropout a function of seed, step and worker; the random state outside stays."""
-        device = self._accelerator.device
-        numbers = [self._draws.seed, step, self._accelerator.process_index]
-        (seed,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(seed))
-            yield
-
-    def _average(self) -> None:
-        """Averages the gradients over the workers, in one message.
-
-        What no subnet of the step used has a gradient of zero then, however many workers there are.
-        """
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        if self._accelerator.num_processes == 1:
-            return
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        parts = self._mean_over_workers(together).split(
-            [gradient.numel() for gradient in gradients]
-        )
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    def _mean_over_workers(self, values: Tensor) -> Tensor:
-        averaged = self._accelerator.reduce(values, reduction="mean")
-        assert isinstance(averaged, Tensor)
-        return averaged
 
 
 def packed_batch(

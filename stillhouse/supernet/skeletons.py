@@ -16,7 +16,7 @@ from stillhouse.model.students import student_config
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from stillhouse.model.anatomy import Anatomy
+    from stillhouse.model.anatomy import LayeredAnatomy
     from stillhouse.space.architecture import Architecture
 
 
@@ -117,7 +117,7 @@ class ProjectionReader(nn.Module):
 class _LastLayer(nn.Module):
     """A layer that projects and does nothing more; parameters keep their names."""
 
-    def __init__(self, layer: nn.Module, anatomy: Anatomy) -> None:
+    def __init__(self, layer: nn.Module, anatomy: LayeredAnatomy) -> None:
         super().__init__()
         self._paths = (anatomy.query, anatomy.key, anatomy.value)
         for path in self._paths:

@@ -51,6 +51,17 @@ def test_what_is_saved_goes_on_to_the_same_numbers(folder):
     assert equal(modules, other)
 
 
+def test_weights_that_two_modules_share_are_saved(folder):
+    modules, optimizer = trained()
+    modules.append(modules[0])
+    folder.save(3, modules, optimizer)
+    other, other_optimizer = trained(seed=8, steps=1)
+    other.append(other[0])
+    folder.load(other, other_optimizer)
+    assert equal(modules, other)
+    assert other[0].weight is other[2].weight
+
+
 def test_nothing_saved_is_step_zero(folder):
     modules, optimizer = trained()
     assert folder.load(modules, optimizer) == 0

@@ -33,6 +33,13 @@ def test_the_card_of_a_multi_label_task_asks_for_every_class(card, metrics):
     assert 'model="path/to/this/folder", top_k=None)' in several
 
 
+def test_the_card_of_a_student_with_code_asks_for_trust(metrics):
+    card = model_card(metrics, teacher="t", task="t", kind="multi_label", has_code=True)
+    assert 'model="path/to/this/folder", top_k=None, trust_remote_code=True)' in card
+    card = model_card(metrics, teacher="t", task="t", has_code=True)
+    assert 'model="path/to/this/folder", trust_remote_code=True)' in card
+
+
 def test_the_card_begins_with_readable_metadata(card):
     _, head, _ = card.split("---\n", 2)
     assert yaml.safe_load(head)["library_name"] == "transformers"

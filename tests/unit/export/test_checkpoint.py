@@ -1,9 +1,11 @@
 import json
+import sys
 
 import pytest
 import torch
 from transformers import (
     AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForMaskedLM,
@@ -12,20 +14,28 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    RobertaForMaskedLM,
     pipeline,
 )
 
 from stillhouse.errors import ExportError
 from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import read_metrics, save_checkpoint
+from stillhouse.model.chains import chain_config
 from stillhouse.model.encoders import build_encoder
+from stillhouse.model.modeling_chain_bert import (
+    ChainBertForMaskedLM,
+    ChainBertForTokenClassification,
+)
 from stillhouse.model.modeling_free_head_bert import (
+    FreeHeadBertForMaskedLM,
     FreeHeadBertForSequenceClassification,
     FreeHeadBertForTokenClassification,
     FreeHeadBertModel,
 )
 from stillhouse.model.students import build_student, student_config
 from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.chain import ChainArchitecture, ChainBlock
 
 TEXTS = ["a b c", "d", "a d d b a"]
 
@@ -77,6 +87,42 @@ def test_a_student_of_free_heads_brings_its_code(make_bert, tokenizer, metrics, 
     save(folder, again, tokenizer, metrics)
     assert json.loads((folder / "config.json").read_text())["auto_map"] == config["auto_map"]
     assert (folder / CODE).exists()
+
+
+OWN_CODE = """
+from transformers import BertForSequenceClassification
+
+
+class Mine(BertForSequenceClassification):
+    def forward(self, *arguments, **inputs):
+        output = super().forward(*arguments, **inputs)
+        output.logits = 3 * output.logits + 1
+        return output
+"""
+
+
+def test_a_model_that_brought_its_own_code_is_compared_with_it(
+    make_bert, tokenizer, metrics, tmp_path, folder, monkeypatch
+):
+    make_bert().save_pretrained(tmp_path / "given")
+    (tmp_path / "given" / "mine.py").write_text(OWN_CODE)
+    config = json.loads((tmp_path / "given" / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "mine.Mine"}
+    (tmp_path / "given" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    given = {
+        trust: AutoModelForSequenceClassification.from_pretrained(
+            tmp_path / "given", trust_remote_code=trust
+        )
+        for trust in (True, False)
+    }
+    save(folder, given[True], tokenizer, metrics)
+    again = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    assert torch.equal(logits(again, tokenizer), 3 * logits(given[False], tokenizer) + 1)
+    # Code that nobody trusted does not run here either: it is not even beside the weights.
+    save(folder, given[False], tokenizer, metrics)
+    assert not list(folder.glob("*.py"))
 
 
 def test_what_transformers_has_a_class_for_brings_no_code(make_bert, tokenizer, metrics, folder):
@@ -132,19 +178,71 @@ def test_encoders_of_other_outputs_are_refused(
     assert not folder.exists()
 
 
+CHAIN = ChainArchitecture(
+    embedding_size=8,
+    blocks=(ChainBlock(hidden_size=16, operations=("S3", "M", "F")),),
+    head_size=4,
+)
+
+
+def config_for(kind, teacher):
+    if kind.__name__.startswith("Free"):
+        return student_config(FREE, teacher)
+    if kind.__name__.startswith("Chain"):
+        return chain_config(CHAIN, teacher)
+    return kind.config_class(**{**teacher.to_dict(), "pad_token_id": 0})
+
+
+MASKED_WORDS = [
+    BertForMaskedLM,
+    RobertaForMaskedLM,
+    FreeHeadBertForMaskedLM,
+    ChainBertForMaskedLM,
+]
+
+
+@pytest.mark.parametrize("kind", MASKED_WORDS)
+@torch.no_grad()
+def test_models_of_masked_words_are_saved_too(kind, make_bert, tokenizer, metrics, folder):
+    model = kind(config_for(kind, make_bert().config)).eval()
+    save(folder, model, tokenizer, metrics)
+    again = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    assert type(again) is kind
+    ids_BT = torch.tensor([tokenizer("a [MASK] b d")["input_ids"]])
+    logits_BTV = again(ids_BT).logits
+    assert logits_BTV.shape == (*ids_BT.shape, model.config.vocab_size)
+    torch.testing.assert_close(logits_BTV, model(ids_BT).logits, atol=1e-6, rtol=0)
+    assert read_metrics(folder) == metrics
+    code = {"Free": CODE, "Chai": "modeling_chain_bert.py"}.get(kind.__name__[:4])
+    assert [file.name for file in folder.glob("*.py")] == ([] if code is None else [code])
+
+
+@pytest.mark.parametrize("kind", MASKED_WORDS)
+def test_other_scores_of_masked_words_are_refused(kind, make_bert, tokenizer, metrics, folder):
+    config = config_for(kind, make_bert().config)
+    model, other = kind(config), kind(config)
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.get_output_embeddings().bias.add_(torch.linspace(0, 1, config.vocab_size))
+    model.save_pretrained = other.save_pretrained
+    with pytest.raises(ExportError, match="gives logits that differ by"):
+        save(folder, model, tokenizer, metrics)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     "kind",
     [
-        BertForMaskedLM,
         BertForQuestionAnswering,
         BertForTokenClassification,
+        ChainBertForTokenClassification,
         FreeHeadBertForTokenClassification,
     ],
 )
 def test_other_heads_are_refused(kind, make_bert, tokenizer, metrics, folder):
-    config = make_bert().config
-    config.num_labels = 2
-    model = kind(student_config(FREE, config) if "Free" in kind.__name__ else config)
+    teacher = make_bert().config
+    teacher.num_labels = 2
+    model = kind(config_for(kind, teacher))
     with pytest.raises(ExportError, match=rf"got a {kind.__name__}; write it with save_pretrained"):
         save(folder, model, tokenizer, metrics)
     assert list(folder.parent.iterdir()) == []

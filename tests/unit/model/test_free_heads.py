@@ -4,7 +4,6 @@ Letters in names: B batch, T tokens.
 """
 
 import inspect
-import json
 import logging
 
 import pytest
@@ -31,7 +30,6 @@ from transformers import (
 from stillhouse.errors import TeacherError
 from stillhouse.model import modeling_free_head_bert as code
 from stillhouse.model.anatomy import architecture_of, ends_of
-from stillhouse.model.free_heads import add_code, needs_code
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.students import build_student, student_config
 from stillhouse.space.architecture import BertArchitecture
@@ -417,25 +415,6 @@ def test_half_precision_is_near(batch):
     for kernel in ("eager", "sdpa"):
         model.set_attn_implementation(kernel)
         torch.testing.assert_close(model(**batch).logits.float(), expected, atol=0.1, rtol=0.1)
-
-
-def test_only_this_family_needs_its_code():
-    assert needs_code(free(BARE).config)
-    assert not needs_code(BertConfig(**SIZES))
-
-
-def test_a_checkpoint_names_its_code(tmp_path):
-    free(SEQUENCES).save_pretrained(tmp_path)
-    before = json.loads((tmp_path / "config.json").read_text())
-    add_code(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    named = config.pop("auto_map")
-    assert config == before
-    assert set(named) == {"AutoConfig", *(auto.__name__ for auto in AUTO.values())}
-    for reference in named.values():
-        module, name = reference.split(".")
-        assert getattr(code, name).__name__ == name
-        assert (tmp_path / f"{module}.py").read_bytes() == inspect.getsource(code).encode()
 
 
 FREE = BertArchitecture(layers=2, hidden_size=8, heads=3, head_size=4, ffn_size=20)

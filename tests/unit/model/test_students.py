@@ -4,6 +4,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from stillhouse.model.anatomy import architecture_of, encoder_layers, encoder_parameters, ends_of
+from stillhouse.model.chains import chain_config
 from stillhouse.model.students import (
     build_student,
     initialise_student,
@@ -11,6 +12,7 @@ from stillhouse.model.students import (
     student_config,
 )
 from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.chain import ChainArchitecture, ChainBlock
 from stillhouse.space.counts import count_parameters
 
 
@@ -197,3 +199,23 @@ def test_a_dropout_of_the_head_alone_is_set_too(make_bert):
     model = make_bert(classifier_dropout=0.4)
     set_dropout(model, 0.2)
     assert model.dropout.p == model.config.classifier_dropout == 0.2
+
+
+def test_dropout_of_attention_in_own_families_is_set_too(tiny_config):
+    free = BertArchitecture(layers=1, hidden_size=16, heads=3, head_size=8, ffn_size=16)
+    chain = ChainArchitecture(
+        embedding_size=8, blocks=(ChainBlock(hidden_size=16, operations=("M",)),), head_size=8
+    )
+    teacher = tiny_config("bert")
+    ids_BT = torch.arange(2, 8)[None]
+    for config, part in (
+        (student_config(free, teacher), "self"),
+        (chain_config(chain, teacher), "inner"),
+    ):
+        model = build_student(config, seed=0).train()
+        assert torch.equal(model(ids_BT).logits, model(ids_BT).logits)
+        set_dropout(model, 0.5)
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Dropout) and not name.endswith(f"{part}.dropout"):
+                module.p = 0.0
+        assert not torch.equal(model(ids_BT).logits, model(ids_BT).logits)

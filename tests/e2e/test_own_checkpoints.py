@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
@@ -15,14 +16,24 @@ from transformers import (
 )
 
 from stillhouse.export.checkpoint import save_checkpoint
+from stillhouse.model.chains import chain_config
 from stillhouse.model.encoders import build_encoder, load_encoder
-from stillhouse.model.free_heads import add_code
+from stillhouse.model.own_families import add_code
 from stillhouse.model.students import build_student, student_config
 from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.chain import ChainArchitecture, ChainBlock
 from stillhouse.supernet.subnets import Supernet
 
 FREE = BertArchitecture(layers=2, hidden_size=24, heads=2, head_size=16, ffn_size=64)
 SHARED = BertArchitecture(layers=1, hidden_size=16, heads=1, ffn_size=48)
+CHAIN = ChainArchitecture(
+    embedding_size=16,
+    blocks=(
+        ChainBlock(hidden_size=24, operations=("S3", "M", "F", "S5")),
+        ChainBlock(hidden_size=32, operations=("M", "S7")),
+    ),
+    head_size=8,
+)
 
 AUTO = {
     "encoder": "AutoModel",
@@ -31,6 +42,12 @@ AUTO = {
     "tokens": "AutoModelForTokenClassification",
     "answers": "AutoModelForQuestionAnswering",
     "words": "AutoModelForMaskedLM",
+    "chain": "AutoModel",
+    "chain after roberta": "AutoModel",
+    "chain of sequences": "AutoModelForSequenceClassification",
+    "chain of tokens": "AutoModelForTokenClassification",
+    "chain of answers": "AutoModelForQuestionAnswering",
+    "chain of words": "AutoModelForMaskedLM",
     "plain encoder": "AutoModel",
     "plain sequences": "AutoModelForSequenceClassification",
 }
@@ -76,10 +93,11 @@ for kind, auto_name in json.loads((work / "kinds.json").read_text()).items():
     told[kind]["input_ids"] = tokenizer(texts, padding=True)["input_ids"]
     told[kind]["class"] = type(model).__name__
     told[kind]["module"] = type(model).__module__
-pipe = transformers.pipeline(
-    "text-classification", model=str(work / "sequences"), trust_remote_code=True
-)
-told["answer"] = pipe(texts[3])
+for kind in ("sequences", "chain of sequences"):
+    pipe = transformers.pipeline(
+        "text-classification", model=str(work / kind), trust_remote_code=True
+    )
+    told[kind]["answer"] = pipe(texts[3])
 (work / "told.json").write_text(json.dumps(told))
 """
 
@@ -118,7 +136,23 @@ def models(weather_teacher_folder, weather_tokenizer, tiny_config):
     for kind in ("sequences", "plain sequences", "tokens", "answers", "words"):
         encoder = (shared if kind.startswith("plain") else free).state_dict()
         made[kind].bert.load_state_dict(encoder, strict="sequences" in kind)  # others: no pooler
+    made |= chains_for(teacher.config, other.config)
     return {kind: model.eval() for kind, model in made.items()}
+
+
+def chains_for(after_bert, after_roberta):
+    """A chain of each kind, its weights so random that texts are told apart."""
+    made = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for kind, name in AUTO.items():
+            if kind.startswith("chain"):
+                teacher = after_roberta if kind.endswith("roberta") else after_bert
+                model = getattr(transformers, name).from_config(chain_config(CHAIN, teacher))
+                for weight in model.parameters():
+                    torch.nn.init.normal_(weight, std=0.3)
+                made[kind] = model
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -188,10 +222,11 @@ def test_the_tokeniser_travels_along(kind, told, tokens):
     assert told[kind]["input_ids"] == tokens["input_ids"].tolist()
 
 
+@pytest.mark.parametrize("kind", ["sequences", "chain of sequences"])
 @torch.no_grad()
-def test_a_pipeline_answers(told, models, texts, weather_tokenizer):
-    [answer] = told["answer"]
-    logits = models["sequences"](**weather_tokenizer(texts[3], return_tensors="pt")).logits
+def test_a_pipeline_answers(kind, told, models, texts, weather_tokenizer):
+    [answer] = told[kind]["answer"]
+    logits = models[kind](**weather_tokenizer(texts[3], return_tensors="pt")).logits
     probabilities = logits.softmax(dim=-1)[0]
     assert answer["label"] == ("bad", "good")[probabilities.argmax()]
     assert answer["score"] == pytest.approx(probabilities.max().item(), abs=1e-5)
