@@ -10,6 +10,8 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   relation_loss   relation losses against the direct computation: memory and time
   supernet_cost   a step of a supernet against the same four subnets trained as plain models
   table_selection the 100 best of 10⁸ combinations under twenty limits, against all added up
+  operation_sum   latency of chains as the sum of their operations, beside FLOPs and measurement
+  nas_bert        block losses as a judge, selected against random chains, without shrinking
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 

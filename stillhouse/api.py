@@ -14,10 +14,12 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
-from stillhouse.errors import SettingsError
+from stillhouse.errors import RunError, SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.teachers import Teacher
-from stillhouse.recipe.autodistil import ASKS, search_family
+from stillhouse.recipe import autodistil, nas_bert
+from stillhouse.recipe.chain_blocks import BLOCKS_FILE
+from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
 from stillhouse.recipe.finetune import finetune_checkpoint
 from stillhouse.recipe.open_workbench import (
@@ -26,12 +28,19 @@ from stillhouse.recipe.open_workbench import (
     prepare_workbench,
 )
 from stillhouse.recipe.plan import Plan, make_plan
+from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, pretrain_selected
 from stillhouse.recipe.single import distil_student
 from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
 from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.progress import LoggingNarrator, Narrator
-from stillhouse.run.settings import RunSettings, apply_overrides, settings_from_dict
+from stillhouse.run.settings import (
+    RunSettings,
+    SearchSettings,
+    apply_overrides,
+    read_settings,
+    settings_from_dict,
+)
 from stillhouse.search.pareto import pareto_front
 from stillhouse.search.record import read_trials
 from stillhouse.search.trial import Trial
@@ -39,6 +48,10 @@ from stillhouse.search.trial import Trial
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_LENGTH_OF_TRAINING = {"autodistil": "supernet.steps", "nas-bert": "blocks.steps_per_epoch"}
+"""The setting that decides it, for recipes that train supernets instead of trials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +120,8 @@ def run_search_job(
     """Searches, distils, exports and reports; resumes what `path` holds."""
     if settings.recipe == "autodistil":
         return _run_family_job(settings, path, narrator)
+    if settings.recipe == "nas-bert":
+        return _run_chain_job(settings, path, narrator)
     with open_run(path, settings) as run:
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
@@ -121,29 +136,147 @@ def _run_family_job(settings: RunSettings, path: Path, narrator: Narrator) -> Se
 
     Returns:
         What the run holds; its trials are empty, for students are chosen from a table.
+
+    Raises:
+        SettingsError: If something is set that has no effect there.
     """
-    accelerator = Accelerator(
+    _refuse_idle_settings(settings)
+    accelerator = _workers()
+    if not accelerator.is_main_process:
+        run = RunDirectory(path=path)
+        autodistil.search_family(settings, run, LoggingNarrator(), accelerator)
+        return _family_result(run, [])
+    with open_run(path, settings, asks=autodistil.ASKS) as run:
+        chosen = autodistil.search_family(settings, run, narrator, accelerator)
+        run.update_state({"status": "complete"})
+        write_report(run.path)
+        run.clear_work()
+        return _family_result(run, [Student(path=one, metrics=read_metrics(one)) for one in chosen])
+
+
+def _run_chain_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
+    """Makes the table of blocks and selects; with several workers each trains some blocks.
+
+    Returns:
+        What the run holds; its students are selected ones, which are not trained yet.
+
+    Raises:
+        SettingsError: If something is set that has no effect there.
+    """
+    _refuse_idle_settings(settings)
+    accelerator = _workers()
+    if not accelerator.is_main_process:
+        run = RunDirectory(path=path)
+        nas_bert.search_chains(settings, run, LoggingNarrator(), accelerator)
+        return _family_result(run, [])
+    with open_run(path, settings, asks=nas_bert.ASKS) as run:
+        chosen = nas_bert.search_chains(settings, run, narrator, accelerator)
+        run.update_state({"status": "complete"})
+        write_report(run.path)
+        run.clear_work(keep=PRETRAIN_FOLDER)
+        return _family_result(
+            run, [Student(path=one, metrics=read_selected(one)) for one in chosen]
+        )
+
+
+def run_select_job(
+    path: Path, budgets: Sequence[Mapping[str, float]], narrator: Narrator
+) -> SearchResult:
+    """Selects students of a nas-bert run for other budgets, from its table.
+
+    Args:
+        path: The run directory.
+        budgets: Limits by name, of each budget.
+        narrator: Told the progress.
+
+    Raises:
+        RunError: If there is no such run, or its search has not come to its table.
+    """
+    changes = {"limits": [dict(budget) for budget in budgets]}
+    settings = _settings_of(path, changes)
+    if not (path / BLOCKS_FILE).exists():
+        raise RunError(
+            f"the search of {path} has not come to its table of blocks ({BLOCKS_FILE}): give the "
+            "command that began it again, and select when it is done"
+        )
+    return _run_chain_job(settings, path, narrator)
+
+
+def run_train_job(selected: Path, overrides: Mapping[str, Any], narrator: Narrator) -> Student:
+    """Pre-trains a student that nas-bert selected; resumes what was begun.
+
+    Args:
+        selected: Its folder, `RUN/selected/N`.
+        overrides: Settings by path, such as `pretrain.steps`.
+        narrator: Told the progress.
+
+    Raises:
+        RunError: If there is no such student.
+    """
+    folder = selected.resolve()  # `.` has no name
+    if not (folder / SELECTED_FILE).exists() or not folder.name.isdecimal():
+        raise RunError(
+            f"{selected} is no selected student: give RUN/selected/N, as `stillhouse search "
+            "nas-bert` and `stillhouse select` print it"
+        )
+    path = folder.parent.parent
+    settings, accelerator = _settings_of(path, overrides), _workers()
+    if not accelerator.is_main_process:
+        run = RunDirectory(path=path)
+        student = pretrain_selected(folder, settings, run, LoggingNarrator(), accelerator)
+        return Student(path=student, metrics={})
+    with open_run(path, settings, asks=nas_bert.ASKS) as run:
+        with run.timed("pre-training"):
+            student = pretrain_selected(folder, settings, run, narrator, accelerator)
+        run.update_state({"status": "complete"})
+        write_report(run.path)
+        run.clear_work(keep=PRETRAIN_FOLDER)
+        return Student(path=student, metrics=read_metrics(student))
+
+
+def _settings_of(path: Path, changes: Mapping[str, Any]) -> RunSettings:
+    """Reads the settings of a nas-bert run and changes some.
+
+    Raises:
+        RunError: If there is no such run.
+    """
+    file = RunDirectory(path=path).settings_file
+    data = read_settings(file) if file.exists() else {}
+    if data.get("recipe") != "nas-bert":
+        raise RunError(
+            f"{path} holds no run of nas-bert: make one with `stillhouse search nas-bert --run "
+            f"{path}`"
+        )
+    return settings_from_dict(apply_overrides(data, changes))
+
+
+def _workers() -> Accelerator:
+    return Accelerator(
         cpu=not torch.cuda.is_available(),
         # Workers wait while the main one tokenises, which takes hours of a large corpus.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
     )
-    if not accelerator.is_main_process:
-        run = RunDirectory(path=path)
-        search_family(settings, run, LoggingNarrator(), accelerator)
-        return _family_result(run, [])
-    with open_run(path, settings, asks=ASKS) as run:
-        chosen = search_family(settings, run, narrator, accelerator)
-        run.update_state({"status": "complete"})
-        write_report(run.path)
-        run.clear_work()
-        return _family_result(run, chosen)
 
 
-def _family_result(run: RunDirectory, chosen: Sequence[Path]) -> SearchResult:
+def _refuse_idle_settings(settings: RunSettings) -> None:
+    """Refuses settings of a search by trials, which would do nothing in a search of supernets."""
+    search, default = settings.search, SearchSettings()
+    names = ("strategy", "candidates", "seconds")
+    idle = [name for name in names if getattr(search, name) != getattr(default, name)]
+    if idle:
+        told = ", ".join(f"search.{name} = {getattr(search, name)}" for name in idle)
+        raise SettingsError(
+            f"{settings.recipe} has no use for {told}: it trains supernets and weighs the students "
+            f"in them. Leave that out; set {_LENGTH_OF_TRAINING[settings.recipe]} for the length "
+            "of the training, limits (--limit) for what a student may cost"
+        )
+
+
+def _family_result(run: RunDirectory, students: Sequence[Student]) -> SearchResult:
     return SearchResult(
         trials=(),
         front=(),
-        students=tuple(Student(path=folder, metrics=read_metrics(folder)) for folder in chosen),
+        students=tuple(students),
         controls=(),
         competitors=(),
         path=run.path,
@@ -162,10 +295,10 @@ def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) 
     Raises:
         StillhouseError: Whatever would stop the search before its first training.
     """
-    if settings.recipe == "autodistil":
+    if settings.recipe in _LENGTH_OF_TRAINING:
         raise SettingsError(
-            "plan tells of searches with a task (plain, kd-nas), not of autodistil: its first "
-            "minutes tell tokens a second and the time left"
+            f"plan tells of searches with a task (plain, kd-nas), not of {settings.recipe}: its "
+            "first minutes tell tokens a second and the time left"
         )
     with (
         tempfile.TemporaryDirectory(prefix="stillhouse-plan-") as folder,
@@ -251,8 +384,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.
-        recipe: `kd-nas`, `autodistil` or `plain`; `None` leaves it to `settings`, by default
-            `plain`.
+        recipe: `kd-nas`, `autodistil`, `nas-bert` or `plain`; `None` leaves it to `settings`, by
+            default `plain`.
         tokenizer: Tokeniser of a teacher in memory.
         text: Text columns, one or two.
         label: Label column.
@@ -263,6 +396,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         Trials, Pareto front, students.
     """
     overrides: dict[str, Any] = {f"limit.{name}": value for name, value in (limit or {}).items()}
+    if limit and (recipe or (settings or {}).get("recipe")) == "nas-bert":
+        overrides = {"limits": [dict(limit)]}
     if seconds is not None:
         overrides["search.seconds"] = seconds
     if candidates is not None:

@@ -77,7 +77,8 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RECIPE] [SETTINGS_FILE]",
-        help="kd-nas, autodistil or plain (the default), and a YAML file; options given win.",
+        help="kd-nas, autodistil, nas-bert or plain (the default), and a YAML file; options given "
+        "win.",
     ),
 ]
 
@@ -104,8 +105,8 @@ def search_settings(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="latency_ms=5, speedup=3, size_mb=40, params_m=10 or flops_fraction=0.5. "
-            "Repeatable."
+            help="latency_ms=5, speedup=3, size_mb=40, params_m=10 or flops_fraction=0.5, or "
+            "several with commas between. Repeatable; for nas-bert each is a budget of its own."
         ),
     ] = None,
     text: TextOption = None,
@@ -115,7 +116,9 @@ def search_settings(
     unlabelled: UnlabelledOption = None,
     corpus: Annotated[
         str | None,
-        typer.Option(help="autodistil: text files, a .jsonl or .parquet file, or hf:OWNER/NAME."),
+        typer.Option(
+            help="autodistil, nas-bert: text files, a .jsonl or .parquet file, or hf:OWNER/NAME."
+        ),
     ] = None,
     time: Annotated[
         str | None, typer.Option(help="Time for the whole run: 45m, 1h30m, 90s.")
@@ -223,6 +226,9 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
 
     Without a task: stillhouse search autodistil --teacher T --corpus wiki.txt
     --limit flops_fraction=0.5
+
+    Several budgets from one table: stillhouse search nas-bert --teacher T --corpus wiki.txt
+    --limit params_m=10,latency_ms=4 --limit params_m=5
     """
     from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
 
@@ -231,11 +237,81 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
     if settings.recipe == "autodistil":
         _print_family(result.students)
         return
+    if settings.recipe == "nas-bert":
+        _print_selected(result.students)
+        return
     _print_students(result.students, result.competitors)
     best = result.students[0]
     err.print(
         f"\nDone. Load the best with AutoModelForSequenceClassification.from_pretrained("
         f"'{best.path}'), and open {result.report}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def select(
+    run: Annotated[Path, typer.Argument(help="Run directory of `search nas-bert`.")],
+    *,
+    limit: Annotated[
+        list[str],
+        typer.Option(help="latency_ms=4,params_m=10: one budget. Repeatable."),
+    ],
+) -> None:
+    """Select students for other limits from the table of a nas-bert run; takes seconds.
+
+    Example: stillhouse select runs/nb --limit size_mb=12
+    """
+    from stillhouse.api import run_select_job  # noqa: PLC0415  torch loads after parsing
+    from stillhouse.cli.settings import read_budget  # noqa: PLC0415  loads torch
+
+    budgets = [read_budget(text) for text in limit]
+    with resumable(run):
+        result = run_select_job(run, budgets, RichNarrator(err))
+    _print_selected(result.students)
+
+
+@app.command()
+def train(
+    selected: Annotated[Path, typer.Argument(help="RUN/selected/N, as search and select print.")],
+    *,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First weights: scratch (as published) or supernet.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Pre-train a student that nas-bert selected, with its teacher; then fine-tune it as usual.
+
+    Example: stillhouse train runs/nb/selected/1 --steps 20000
+    """
+    from stillhouse.api import run_train_job  # noqa: PLC0415  torch loads after parsing
+    from stillhouse.run.settings import parse_override  # noqa: PLC0415  loads torch
+
+    options = {
+        "pretrain.steps": steps,
+        "pretrain.batch_size": batch_size,
+        "pretrain.learning_rate": learning_rate,
+        "pretrain.start": start,
+    }
+    given = {path: value for path, value in options.items() if value is not None}
+    given |= dict(parse_override(text) for text in overrides or ())
+    with resumable(selected.parent.parent):
+        student = run_train_job(selected, given, RichNarrator(err))
+    if not student.metrics:  # a worker of a data-parallel training
+        return
+    out.print(
+        f"masked words told right: {student.metrics['mlm_accuracy_fraction']:.1%} of "
+        f"{student.metrics['mlm_count']:,} held-out tokens (teacher "
+        f"{student.metrics['teacher_mlm_accuracy_fraction']:.1%})",
+        highlight=False,
+    )
+    err.print(
+        f"\nDone. Fine-tune it with: stillhouse finetune {student.path} --task glue/mrpc",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -527,6 +603,36 @@ def _print_family(students: Sequence[Student]) -> None:
     out.print(table)
     err.print(
         f"\nDone. Fine-tune one with: stillhouse finetune {students[0].path} --task glue/mrpc",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_selected(students: Sequence[Student]) -> None:
+    """Prints selected chains; a worker of a training in several processes has none to print."""
+    if not students:
+        return
+    table = Table(title=f"Selected (latency: {students[0].metrics['workload_label']})")
+    for column in ("folder", "budget", "architecture", "masked-word loss"):
+        table.add_column(column)
+    for column in ("M parameters", "FLOPs of teacher's", "ms"):
+        table.add_column(column, justify="right")
+    for student in students:
+        metrics = student.metrics
+        budget = ", ".join(f"{name}={value:g}" for name, value in metrics["limits"].items())
+        table.add_row(
+            str(student.path),
+            budget,
+            metrics["architecture_label"],
+            f"{metrics['mlm_loss']:.4f}",
+            f"{metrics['parameters'] / 1e6:.2f}",
+            f"{metrics['flops_fraction']:.3f}",
+            f"{metrics['latency_ms']:.2f}",
+        )
+    out.print(table)
+    err.print(
+        f"\nDone. Pre-train one with: stillhouse train {students[0].path}",
         markup=False,
         highlight=False,
         soft_wrap=True,

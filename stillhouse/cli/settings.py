@@ -30,7 +30,8 @@ def gather_settings(
     Args:
         file: YAML file, or `None`.
         options: Values by settings path; `None` means not given.
-        limits: Texts such as `latency_ms=5`.
+        limits: Texts such as `latency_ms=5` or `latency_ms=5,params_m=10`. All of them hold
+            together, but under `nas-bert`, where each is a budget of its own.
         time: Text such as `45m`.
         overrides: Texts such as `search.epochs=2`.
 
@@ -39,17 +40,44 @@ def gather_settings(
     """
     data = {} if file is None else read_settings(file)
     values = {path: value for path, value in options.items() if value is not None}
-    for text in limits:
-        name, bound = parse_override(text)
-        values[f"limit.{name}"] = _number(name, bound)
+    budgets = [read_budget(text) for text in limits]
+    if budgets and _recipe(data, values, overrides) == "nas-bert":
+        values["limits"] = budgets
+    else:
+        for budget in budgets:
+            values |= {f"limit.{name}": bound for name, bound in budget.items()}
     if time is not None:
         values["search.seconds"] = parse_duration(time)
     values.update(parse_override(text) for text in overrides)
     return settings_from_dict(apply_overrides(data, values))
 
 
-def _number(name: str, value: object) -> float:
+def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]) -> object:
+    """Returns the recipe that is given last, in the order of `gather_settings`."""
+    given = dict(parse_override(text) for text in overrides)
+    return given.get("recipe", values.get("recipe", data.get("recipe")))
+
+
+def read_budget(text: str) -> dict[str, float]:
+    """Reads limits such as `latency_ms=5,params_m=10`.
+
+    Raises:
+        SettingsError: If a part has no `=`, its value is no number, or a limit is there twice.
+    """
+    budget: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or name in budget:
+            raise SettingsError(
+                "--limit needs different limits such as latency_ms=5 or latency_ms=5,params_m=10, "
+                f"got {text!r}"
+            )
+        budget[name] = _number(name, value)
+    return budget
+
+
+def _number(name: str, value: str) -> float:
     try:
-        return float(str(value))
+        return float(value)
     except ValueError as error:
         raise SettingsError(f"limit {name} must be a number, got {value!r}") from error

@@ -11,7 +11,6 @@ from scipy import stats
 
 from stillhouse.errors import DeviceError, SettingsError
 from stillhouse.model.precision import Precision
-from stillhouse.space.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +93,15 @@ class Comparison:
         return self.teacher.median_ms / self.student.median_ms
 
 
+class Shape(Protocol):
+    """What a device asks of an architecture of any family: a name that no other one has."""
+
+    @property
+    def key(self) -> str:
+        """Short name, fit for a file name and for a row of a table."""
+        ...
+
+
 class Device(Protocol):
     """Something that tells latencies for architectures under a workload."""
 
@@ -102,7 +110,7 @@ class Device(Protocol):
         """What stands beside every figure, such as the processor's name and runtime."""
         ...
 
-    def compare(self, architecture: Architecture, workload: Workload) -> Comparison:
+    def compare(self, architecture: Shape, workload: Workload) -> Comparison:
         """Tells the latency of a student of `architecture` beside the teacher's.
 
         Raises:

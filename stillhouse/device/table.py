@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.device.latency import Comparison, Latency, Workload
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload
 from stillhouse.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from stillhouse.space.architecture import Architecture
 
 TEACHER_ROW = "teacher"
 
@@ -32,7 +30,7 @@ class TableDevice:
     name: str
     latency_ms: Mapping[str, float]
 
-    def compare(self, architecture: Architecture, workload: Workload) -> Comparison:  # noqa: D102
+    def compare(self, architecture: Shape, workload: Workload) -> Comparison:  # noqa: D102
         return Comparison(
             student=self._look_up(architecture.key, workload),
             teacher=self._look_up(TEACHER_ROW, workload),

@@ -8,20 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from stillhouse.device.latency import Comparison, Latency, Workload, summarise
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload, summarise
 from stillhouse.errors import DeviceError
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from stillhouse.space.architecture import Architecture
 
 WARM_UP_RUNS = 5
 LEAST_RUNS = 20
@@ -37,7 +35,7 @@ class TorchDevice:
         device: torch.device,
         *,
         teacher: PreTrainedModel,
-        build: Callable[[Architecture], PreTrainedModel],
+        build: Callable[[Any], PreTrainedModel],
         longest_s: float = 3.0,
     ) -> None:
         """Keeps what every comparison needs.
@@ -45,7 +43,8 @@ class TorchDevice:
         Args:
             device: Where to run.
             teacher: Reference of every comparison.
-            build: Makes a student of an architecture; its weights do not matter.
+            build: Makes a student of an architecture of the families that will be asked for; its
+                weights do not matter.
             longest_s: Time after which one comparison ends even if its interval is still wide.
         """
         self._device = device
@@ -71,7 +70,7 @@ class TorchDevice:
             longest_s=self._longest_s,
         )
 
-    def compare(self, architecture: Architecture, workload: Workload) -> Comparison:  # noqa: D102
+    def compare(self, architecture: Shape, workload: Workload) -> Comparison:  # noqa: D102
         student = self._build(architecture)
         limit = min(usable_positions(student.config), usable_positions(self._teacher.config))
         if workload.length > limit:

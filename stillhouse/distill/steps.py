@@ -156,6 +156,7 @@ def run_steps(
     accelerator: Accelerator,
     parameters: Sequence[nn.Parameter] | None = None,
     watch: Watch = UNWATCHED,
+    has_own_work: bool = False,
 ) -> TrainReport:
     """Trains parameters in place.
 
@@ -170,6 +171,7 @@ def run_steps(
         accelerator: Which process writes checkpoints and tells progress: the main one.
         parameters: What is trained; `None` means all of the modules that have gradients.
         watch: Progress, checkpoints, the time limit and evaluations.
+        has_own_work: Whether each process trains something else, and so writes and tells its own.
 
     Returns:
         What was done; its loss is the mean over the N losses.
@@ -179,7 +181,8 @@ def run_steps(
     """
     if parameters is None:
         parameters = [p for p in modules.parameters() if p.requires_grad]
-    return _Run(modules, parameters, schedule, accelerator, watch).to_the_end(backward)
+    is_writer = has_own_work or accelerator.is_main_process
+    return _Run(modules, parameters, schedule, watch, is_writer=is_writer).to_the_end(backward)
 
 
 class _Run:
@@ -190,11 +193,12 @@ class _Run:
         modules: nn.Module,
         parameters: Sequence[nn.Parameter],
         schedule: Schedule,
-        accelerator: Accelerator,
         watch: Watch,
+        *,
+        is_writer: bool,
     ) -> None:
         self._modules, self._parameters, self._schedule = modules, parameters, schedule
-        self._watch, self._is_main = watch, accelerator.is_main_process
+        self._watch, self._is_writer = watch, is_writer
         self._optimizer = adamw(modules, parameters, schedule)
         self._best = BestWeights()
         self._saved_s = time.monotonic()
@@ -259,12 +263,12 @@ class _Run:
         checkpoint = self._watch.checkpoint
         if checkpoint is None or time.monotonic() - self._saved_s <= checkpoint.every_s:
             return
-        if self._is_main:
+        if self._is_writer:
             checkpoint.save(done, self._modules, self._optimizer, self._best)
         self._saved_s = time.monotonic()
 
     def _tell(self, step: int, losses: Tensor) -> None:
-        if self._watch.on_step is None or not self._is_main:
+        if self._watch.on_step is None or not self._is_writer:
             return
         is_logged = step % STEPS_A_LOG == 0 or step + 1 == self._schedule.steps
         told = tuple(losses.tolist()) if is_logged else ()

@@ -150,7 +150,8 @@ def _why_none(spaces: Mapping[str, Iterable[Architecture]], scales: Scales) -> s
         f"{name} by {amount:.0%}" for name, amount in scales.over(smallest).items() if amount > 0
     )
     return (
-        f"no student can meet the limit: even the smallest of {', '.join(spaces)} ({smallest.label}; "
+        f"no student can meet the limit: even the smallest of {', '.join(spaces)} "
+        f"({smallest.label}; "
         f"{cost.parameters / 1e6:.2f} M parameters, {cost.flops_fraction:.3f} of the teacher's "
         f"FLOPs) is over {over}. Loosen the limit, or search spaces of smaller students "
         "(supernet.spaces) in another run directory."

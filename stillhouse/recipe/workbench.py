@@ -291,7 +291,7 @@ def resolve_device(
     kind: str,
     *,
     teacher: PreTrainedModel,
-    build: Callable[[Architecture], PreTrainedModel],
+    build: Callable[[Any], PreTrainedModel],
 ) -> Device:
     """Makes the device that the settings name."""
     if kind == "table":

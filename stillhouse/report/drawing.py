@@ -18,6 +18,8 @@ COMPETITOR, CONTROL, LIMIT, FAILED = "#7446a8", "#2364aa", "#b7791f", "#a61b1b"
 SPACES = (("#2364aa", "circle"), ("#7446a8", "square"), ("#1d7a46", "diamond"))
 """Colours and symbols of spaces, smallest first."""
 EARLY_TO_LATE = ((0.0, "#6fb1e8"), (0.5, "#8f6bc9"), (1.0, "#d1495b"))  # seen on both backgrounds
+SMALL_TO_LARGE = ("#2f86d6", "#8f6bc9", "#d1495b")
+"""Colours of lines and marks from one end of an order to the other, seen on both backgrounds."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 DARK: Mapping[str, str] = {
@@ -53,6 +55,20 @@ def points(
         "hoverinfo": "text",
         "marker": marker,
     }
+
+
+def shade(place: int, count: int) -> str:
+    """The colour of one of `count` things in their order, `place` counting from 0."""
+    last = len(SMALL_TO_LARGE) - 1
+    along = last * place / max(count - 1, 1)
+    first = min(int(along), last - 1)
+    pair = (_channels(SMALL_TO_LARGE[first]), _channels(SMALL_TO_LARGE[first + 1]))
+    mixed = [a + (b - a) * (along - first) for a, b in zip(*pair, strict=True)]
+    return "#" + "".join(f"{round(channel):02x}" for channel in mixed)
+
+
+def _channels(color: str) -> list[int]:
+    return [int(color[place : place + 2], 16) for place in (1, 3, 5)]
 
 
 def layout(xaxis: Mapping[str, Json], yaxis: Mapping[str, Json]) -> dict[str, Json]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from stillhouse.report.fields import (
     number,
     numbers,
     read_json,
+    read_table,
     text,
 )
 
@@ -182,14 +182,7 @@ def _subnet(fields: Fields, loss: str) -> Subnet:
 def _read_subnets(path: Path, notes: list[str]) -> tuple[tuple[Subnet, ...], int | None]:
     """The scored subnets of a space, and the tokens that their FLOPs are counted at."""
     name = f"{SUPERNETS_FOLDER}/{path.parent.name}/{path.name}"
-    if not path.exists():
-        return (), None
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        notes.append(f"{name} could not be read: {error}")
-        return (), None
+    rows = read_table(path, name, notes)
     read = (_subnet_row(path.parent.name, row) for row in rows)
     subnets = tuple(subnet for subnet in read if subnet is not None)
     if len(subnets) < len(rows):

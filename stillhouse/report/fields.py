@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from stillhouse.errors import SpaceError
 from stillhouse.space.architecture import architecture_from_dict
+from stillhouse.space.chain import ChainArchitecture, chain_from_dict
 
 Fields = Mapping[str, object]
 
@@ -27,6 +29,24 @@ def read_json(path: Path, notes: list[str]) -> dict[str, object]:
         notes.append(f"{name} could not be read: it holds no mapping")
         return {}
     return content
+
+
+def read_table(path: Path, name: str, notes: list[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file; empty without one, or, which is noted, if it cannot be read.
+
+    Args:
+        path: The file; cells that a row lacks are empty.
+        name: What notes call it.
+        notes: Added to.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        notes.append(f"{name} could not be read: {error}")
+        return []
 
 
 def plain(value: object) -> str:
@@ -102,6 +122,8 @@ def architecture_label(described: Fields) -> str:
     """Label of an architecture; of one that this version cannot read, its fields as they are."""
     typed = {key: _as_integer(value) for key, value in described.items()}
     try:
+        if typed.get("family") == ChainArchitecture.family:
+            return chain_from_dict(typed).label
         return architecture_from_dict(typed).label
     except SpaceError:
         return ", ".join(f"{key}={value}" for key, value in described.items())

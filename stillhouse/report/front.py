@@ -30,7 +30,8 @@ from stillhouse.report.drawing import (
     limit_note,
     points,
 )
-from stillhouse.report.gather import Competitor, Contents, Figures, Student, TrialRow
+from stillhouse.report.figures import Figures
+from stillhouse.report.gather import Competitor, Contents, Student, TrialRow
 
 UNTRAINED = {
     "infeasible": ("over a limit", "x", LIMIT),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from stillhouse.errors import RunError
+from stillhouse.report.chains import Chains, read_chains
 from stillhouse.report.controller import ControllerRecord, read_controller
 from stillhouse.report.family import Family, Search, read_family
 from stillhouse.report.fields import (
@@ -21,9 +21,11 @@ from stillhouse.report.fields import (
     numbers,
     plain,
     read_json,
+    read_table,
     text,
     truth,
 )
+from stillhouse.report.figures import Figures, read_figures
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 
 ARCHITECTURE_COLUMNS = (
@@ -37,6 +39,7 @@ ARCHITECTURE_COLUMNS = (
 )
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
 COMPETITORS_FILE = "competitors.json"
+CHAINS = ("recipe", "nas-bert")  # among the settings
 SHARED_KEYS = ("metric", "device", "workload", "workload_label", "latency_how")
 
 
@@ -54,32 +57,6 @@ class TrialRow:
     cost_s: float | None
     repeat_of: int | None
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What is known of one finished model, teacher or student.
-
-    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on the dev set.
-    """
-
-    architecture: str
-    metric: str
-    quality: float | None
-    quality_low: float | None
-    quality_high: float | None
-    quality_count: float | None
-    quality_search: float | None
-    latency_ms: float | None
-    latency_low_ms: float | None
-    latency_high_ms: float | None
-    latency_128_ms: float | None
-    parameters: float | None
-    parameters_encoder: float | None
-    size_mb: float | None
-    device: str
-    workload: str
-    latency_how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +113,7 @@ class Contents:
     controller: ControllerRecord | None
     proxy_check: ProxyCheck | None
     family: Family | None
+    chains: Chains | None
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -148,8 +126,9 @@ class Contents:
 
     @property
     def has_task(self) -> bool:
-        """Whether the run is for a task; students of a family learn from plain text alone."""
-        return self.family is None and ("recipe", "autodistil") not in self.settings
+        """Whether the run is for a task; families and chains learn from plain text alone."""
+        is_family = self.family is not None or ("recipe", "autodistil") in self.settings
+        return self.chains is None and not is_family
 
     @property
     def judged_by_hidden(self) -> bool:
@@ -189,6 +168,7 @@ def gather(run: Path) -> Contents:
     summary = read_json(run / "run.json", notes)
     settings, provenance = _read_settings(run / "settings.yaml", notes)
     teacher = _read_teacher(run, notes)
+    has_chains = CHAINS in settings or (run / "operations.csv").exists()
     return Contents(
         name=run.resolve().name,
         status=text(summary, "status") or "not finished",
@@ -207,7 +187,8 @@ def gather(run: Path) -> Contents:
         competitors=tuple(_read_competitors(run, teacher, notes)),
         controller=read_controller(run, notes),
         proxy_check=read_proxy_check(run, notes),
-        family=read_family(run, notes),
+        family=None if has_chains else read_family(run, notes),
+        chains=read_chains(run, notes) if has_chains else None,
         settings=settings,
         provenance=provenance,
         notes=tuple(notes),
@@ -224,7 +205,7 @@ def _read_teacher(run: Path, notes: list[str]) -> Figures:
         if key in SHARED_KEYS or key.startswith("teacher_"):
             said[key.removeprefix("teacher_")] = value
     said.update({key: value for key, value in own.items() if value is not None})
-    return _figures(said)
+    return read_figures(said)
 
 
 def _read_students(folder: Path, notes: list[str]) -> Iterator[Student]:
@@ -243,7 +224,7 @@ def _student(rank: int, fields: Fields) -> Student:
     return Student(
         rank=rank,
         folder=f"students/{rank}",
-        figures=_figures(fields),
+        figures=read_figures(fields),
         teacher_quality=number(fields, "teacher_quality"),
         quality_fraction=number(fields, "quality_fraction"),
         speedup=number(fields, "speedup"),
@@ -259,7 +240,7 @@ def _student(rank: int, fields: Fields) -> Student:
 def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator[Competitor]:
     content = read_json(run / COMPETITORS_FILE, notes)
     for place, fields in enumerate(mappings(content, "points"), start=1):
-        figures = _figures(
+        figures = read_figures(
             {"metric": teacher.metric, **fields, "architecture": text(fields, "label")}
         )
         yield Competitor(
@@ -285,41 +266,8 @@ def _initialisation(described: object) -> str:
     return f"{described['kind']}" + (f" of {whose} layers {plain(layers)}" if layers else "")
 
 
-def _figures(fields: Fields) -> Figures:
-    described = fields.get("architecture")
-    return Figures(
-        architecture=architecture_label(described)
-        if isinstance(described, dict)
-        else str(described or ""),
-        metric=text(fields, "metric"),
-        quality=number(fields, "quality"),
-        quality_low=number(fields, "quality_low"),
-        quality_high=number(fields, "quality_high"),
-        quality_count=number(fields, "quality_count"),
-        quality_search=number(fields, "quality_search"),
-        latency_ms=number(fields, "latency_ms"),
-        latency_low_ms=number(fields, "latency_low_ms"),
-        latency_high_ms=number(fields, "latency_high_ms"),
-        latency_128_ms=number(fields, "latency_128_ms"),
-        parameters=number(fields, "parameters"),
-        parameters_encoder=number(fields, "parameters_encoder"),
-        size_mb=number(fields, "size_mb"),
-        device=text(fields, "device"),
-        workload=text(fields, "workload_label") or text(fields, "workload"),
-        latency_how=text(fields, "latency_how"),
-    )
-
-
 def _read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
-    if not path.exists():
-        return
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        notes.append(f"{path.name} could not be read: {error}")
-        return
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(read_table(path, path.name, notes), start=2):
         trial_number = integer(row, "number")
         if trial_number is None:
             notes.append(f"{path.name} line {line} has no trial number; it is left out")

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
 from stillhouse.report import wording
+from stillhouse.report.block_plots import draw_blocks, draw_shrinking
 from stillhouse.report.drawing import DARK, Json
 from stillhouse.report.front import draw_finished, draw_front, trained
 from stillhouse.report.gather import Contents, TrialRow, gather
@@ -120,11 +121,14 @@ def _plots(contents: Contents) -> dict[str, Json]:
         "predictions": draw_predictions(contents),
         "subnets": draw_subnets(contents),
     }
-    return {place: figure for place, figure in drawn.items() if figure is not None}
+    found = {place: figure for place, figure in drawn.items() if figure is not None}
+    return {**found, **draw_blocks(contents), **draw_shrinking(contents)}
 
 
 def _has_unlisted(contents: Contents) -> bool:
     """Whether there are students that no search of a family names, as where its file is damaged."""
+    if contents.chains is not None:  # which has tables of its own
+        return False
     searches = () if contents.family is None else contents.family.searches
     listed = {search.student for search in searches}
     return any(student.rank not in listed for student in contents.students)

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from stillhouse.evaluate.agreement import FEWEST_PAIRS, Agreement, Estimate
+from stillhouse.report.chains import ENDS_ROW, Chains, Head, Selected
 from stillhouse.report.controller import ControllerRecord, Episode
 from stillhouse.report.family import Family, Search
-from stillhouse.report.gather import Contents, Figures, Student
+from stillhouse.report.figures import Figures
+from stillhouse.report.gather import Contents, Student
 from stillhouse.report.proxy_final import ProxyCheck
 
 MISSING = "–"
@@ -148,6 +150,8 @@ def latency_interval(figures: Figures) -> str:
 def measured_how(contents: Contents) -> str:
     """How latencies are known, on what and for what, from the first model that tells it."""
     models = [contents.teacher, *(student.figures for student in contents.students)]
+    if contents.chains is not None:
+        models += [selected.figures for selected in contents.chains.selected]
     for model in models:
         if model.device or model.workload:
             parts = (model.latency_how, model.device, model.workload)
@@ -183,6 +187,8 @@ def last_search(contents: Contents) -> Search | None:
 
 def outcome(contents: Contents) -> str:
     """Tells what the run found, or how far it came."""
+    if contents.chains is not None:
+        return _chains_outcome(contents.chains)
     if not contents.has_task:
         return _family_outcome(contents)
     best = winner(contents.students)
@@ -243,6 +249,50 @@ def _unsearched(contents: Contents) -> str:
         f"No student has been chosen yet; {number} {_plural('supernet', number)} trained so far. "
         "Run the same command again to continue this run."
     )
+
+
+def _chains_outcome(chains: Chains) -> str:
+    last = chains.last
+    if last is None:
+        number = len(chains.blocks)
+        return (
+            f"No student has been selected yet; {number} {_plural('block', number)} trained so "
+            "far. Run the same command again to continue this run."
+        )
+    number = len(chains.selected)
+    found = (
+        "One student is selected" if number == 1 else f"{number} students are selected; the last"
+    )
+    found += f" for {limits_of(last.limits)}" if last.limits else ""
+    found += f" is number {last.number}" if number > 1 else ""
+    found += f" ({last.best.architecture})" if last.best.architecture else ""
+    return f"{found}{_chain_costs(last)}. {_chain_worth(chains, last)}"
+
+
+def _chain_costs(selected: Selected) -> str:
+    """What a selected student costs, after a colon, as far as known."""
+    parts = []
+    if selected.figures.parameters is not None:
+        parts.append(f"{millions(selected.figures.parameters)} parameters")
+    if selected.flops_fraction is not None:
+        parts.append(f"{percent(selected.flops_fraction)} of the teacher’s FLOPs")
+    if selected.figures.latency_ms is not None:
+        parts.append(f"answers in {milliseconds(selected.figures.latency_ms)}")
+    if selected.speedup is not None:
+        parts.append(f"{times(selected.speedup)} as fast as the teacher")
+    return ": " + ", ".join(parts) if parts else ""
+
+
+def _chain_worth(chains: Chains, selected: Selected) -> str:
+    trained = chains.trained(selected.number)
+    if trained is None:
+        return "It is not pre-trained yet."
+    right = (
+        f"Pre-trained, it tells {percent(trained.score.accuracy_fraction)} of masked words right"
+    )
+    if chains.head is None:
+        return f"{right}."
+    return f"{right} (teacher {percent(chains.head.score.accuracy_fraction)})."
 
 
 def _limit_clause(contents: Contents, student: Student) -> str:
@@ -358,9 +408,8 @@ def episode_basis(episode: Episode) -> str:
     return "" if episode.correlation is None else f"n = {len(episode.predictions)}"
 
 
-def runners_up(search: Search) -> str:
-    """How many subnets of a search come next, and what they are."""
-    number = len(search.runners_up)
+def runners_up(number: int) -> str:
+    """How many come next, and what they are."""
     return f"{number} {'runner-up' if number == 1 else 'runners-up'} within the same limits"
 
 
@@ -371,3 +420,44 @@ def flops_basis(family: Family) -> str:
         f"FLOPs are the true ones of the bare encoder with its pooler{at}, two per multiply-add, "
         "and not those of the paper’s formula."
     )
+
+
+OPERATION_NAMES = {"M": "attention", "F": "feed-forward", ENDS_ROW: "embeddings, pooler"}
+
+
+def operation(kind: str) -> str:
+    """An operation of a chain in words; empty for one that this version does not know."""
+    if kind[:1] == "S" and kind[1:].isdecimal():
+        return f"convolution of {kind[1:]}"
+    return OPERATION_NAMES.get(kind, "")
+
+
+def head_origin(head: Head | None) -> str:
+    """Where the teacher's head for masked words comes from; empty if that is unknown."""
+    if head is None or head.is_trained_here is None:
+        return ""
+    if head.is_trained_here:
+        return (
+            "The teacher had no head for masked words: one was trained for this run, while the "
+            "teacher’s body stayed as it is."
+        )
+    return "The teacher brought its own head for masked words."
+
+
+def shrinking_of(settings: Sequence[tuple[str, str]]) -> str:
+    """How the candidates of the blocks were thinned out, as far as known."""
+    said = dict(settings)
+    parts = []
+    if said.get("blocks.bins_by") == "size":
+        parts.append("Bins are by size alone; latency plays its part when students are selected.")
+    elif "blocks.bins_by" in said:
+        parts.append(
+            "A candidate was dropped at once if its latency lies in another bin than its size."
+        )
+    if {"blocks.warm_epochs", "blocks.sampled", "blocks.kept"} <= set(said):
+        parts.append(
+            f"Warm epochs, without a comparison: {said['blocks.warm_epochs']}. Then the worse half "
+            f"of up to {said['blocks.sampled']} candidates of each bin went after every epoch, "
+            f"until {said['blocks.kept']} were left in it."
+        )
+    return " ".join(parts)

@@ -21,7 +21,7 @@ from optuna.exceptions import StorageInternalError
 from safetensors import SafetensorError
 from sqlalchemy.exc import SQLAlchemyError
 
-from stillhouse.errors import RunError, SettingsError
+from stillhouse.errors import RunError, SettingsError, StillhouseError
 from stillhouse.files import write_text_atomically
 from stillhouse.run.settings import (
     PROVENANCE_KEY,
@@ -110,8 +110,9 @@ class RunDirectory:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was computed yet, as after a typing error in the settings."""
-        made = (self.teacher, self.model, self.supernets, self.work, self.path / "study.db")
-        return not any(path.exists() for path in made)
+        folders = (self.teacher, self.model, self.supernets, self.work, self.path / "mlm")
+        files = (self.path / "study.db", self.path / "operations.csv")
+        return not any(path.exists() for path in (*folders, *files))
 
     @property
     def is_complete(self) -> bool:
@@ -139,9 +140,22 @@ class RunDirectory:
             phases[phase] = round(phases.get(phase, 0.0) + time.monotonic() - start_s, 3)
             self.update_state({"phases_s": phases, "wall_s": round(sum(phases.values()), 3)})
 
-    def clear_work(self) -> None:
-        """Removes checkpoints and caches."""
-        shutil.rmtree(self.work, ignore_errors=True)
+    def clear_work(self, *, keep: str | None = None) -> None:
+        """Removes checkpoints and caches, but those of one kind that a later command goes on with.
+
+        Args:
+            keep: Name of its folder.
+        """
+        if keep is None or not (self.work / keep).exists():
+            shutil.rmtree(self.work, ignore_errors=True)
+            return
+        for path in self.work.iterdir():
+            if path.name == keep:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def refuse_other_data(self, fingerprint: str) -> None:
         """Compares the examples with those that the run began with.
@@ -156,6 +170,20 @@ class RunDirectory:
                 f"run directory {self.path} was made with other data (SHA-256 {before[:12]}…, now "
                 f"{fingerprint[:12]}…): give the same data to resume it, or another directory "
                 "with --run"
+            )
+
+    def refuse_other_teacher(self, weights: str) -> None:
+        """Compares the SHA-256 of the teacher's weights with those that the run began with.
+
+        Raises:
+            RunError: If they changed since.
+        """
+        provenance = read_settings(self.settings_file).get(PROVENANCE_KEY) or {}
+        before = provenance.get("teacher_sha256", weights)
+        if before != weights:
+            raise RunError(
+                f"run directory {self.path} was begun with other weights of its teacher (SHA-256 "
+                f"{before[:12]}…, now {weights[:12]}…): name another directory with --run"
             )
 
     def write_provenance(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
@@ -210,13 +238,13 @@ def open_run(
             yield run
             return
         now = datetime.now(UTC).isoformat("T", "seconds")
-        run.update_state({"status": "running", "started": run.state().get("started", now)})
+        before = run.state()
+        run.update_state({"status": "running", "started": before.get("started", now)})
         try:
             yield run
         except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # a full disk must not hide the error that it caused
-                run.update_state({"status": status, "reason": str(error)[:2000]})
+                run.update_state(_state_after(error, before))
             if isinstance(error, STORAGE_ERRORS):
                 raise RunError(_explain_storage(run, error)) from error
             raise
@@ -244,6 +272,18 @@ def _check_same_settings(run: RunDirectory, settings: RunSettings, asks: tuple[s
             f"run directory {run.path} was made with other settings:\n  {listed}\n"
             "Give the same settings to resume it, or another directory with --run."
         )
+
+
+def _state_after(error: BaseException, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what an error changes of `run.json`, beside what was noted until then.
+
+    A complete run that refuses what else it is asked for is as complete as it was `before`; one
+    that was stopped at more work is not.
+    """
+    if isinstance(error, StillhouseError) and before.get("status") == "complete":
+        return before
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    return {"status": status, "reason": str(error)[:2000]}
 
 
 def _explain_storage(run: RunDirectory, error: BaseException) -> str:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil"]
+RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil", "nas-bert"]
 
 RECIPE_NAMES: tuple[str, ...] = get_args(RecipeName)
 
@@ -22,6 +22,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
     # Supernets and a corpus have sections of their own, whose defaults are this method's.
     "autodistil": {},
+    "nas-bert": {},
 }
 
 

@@ -19,6 +19,12 @@ from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
 from stillhouse.model.precision import Precision
 from stillhouse.model.students import InitialisationKind
+from stillhouse.run.chain_settings import (
+    BlocksSettings,
+    MlmSettings,
+    PretrainSettings,
+    SelectSettings,
+)
 from stillhouse.run.recipes import RecipeName, with_recipe
 
 StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
@@ -463,6 +469,12 @@ class RunSettings:
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     supernet: SupernetSettings = field(default_factory=SupernetSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    blocks: BlocksSettings = field(default_factory=BlocksSettings)
+    mlm: MlmSettings = field(default_factory=MlmSettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    limits: tuple[LimitSettings, ...] = ()
+    """`nas-bert` only: several budgets, a student for each; `limit` stays empty."""
     recipe: RecipeName = "plain"
     """The method whose defaults fill what is not given."""
     student: str | None = None
@@ -475,6 +487,16 @@ class RunSettings:
         """Refuses a seed that NumPy or PyTorch would not take."""
         _check(
             holds=0 <= self.seed < 2**63, rule="seed must be at least 0, below 2⁶³", value=self.seed
+        )
+        _check(
+            holds=not self.limits or self.recipe == "nas-bert",
+            rule="limits, several budgets, are for nas-bert alone; give `limit`",
+            value=[limits.given() for limits in self.limits],
+        )
+        _check(
+            holds=not (self.recipe == "nas-bert" and self.limit.given()),
+            rule="nas-bert takes a list of budgets, `limits`, instead of `limit`",
+            value=self.limit.given(),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -511,9 +533,10 @@ def _explain(error: ValidationError) -> str:
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     kind: Any = RunSettings
     for part in path:
-        defaults = {f.name: f for f in dataclasses.fields(kind)}
-        factory = defaults[str(part)].default_factory
-        kind = factory
+        if isinstance(part, int):  # a place in a list of budgets
+            kind = LimitSettings
+        elif part != "limits":
+            kind = {f.name: f for f in dataclasses.fields(kind)}[part].default_factory
     return [f.name for f in dataclasses.fields(kind)]
 
 

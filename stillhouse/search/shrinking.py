@@ -203,6 +203,11 @@ class Shrinking:
         """Indices of the candidates that are left, ascending."""
         return np.flatnonzero(self._alive_N)
 
+    def bins_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the bins of candidates; -1 for those that lie in none."""
+        found: NDArray[np.int64] = self._bins_N[indices]
+        return found
+
     @property
     def counts_B(self) -> NDArray[np.int64]:  # noqa: N802  shape suffix
         """Candidates left in each bin."""

@@ -55,7 +55,15 @@ def without_work(monkeypatch):
         raise Reached
 
     monkeypatch.chdir(REPOSITORY)
-    jobs = ("run_search_job", "run_distill_job", "run_finetune_job", "plan_job", "evaluate")
+    jobs = (
+        "run_search_job",
+        "run_select_job",
+        "run_train_job",
+        "run_distill_job",
+        "run_finetune_job",
+        "plan_job",
+        "evaluate",
+    )
     for job in jobs:
         monkeypatch.setattr(api, job, reached)
 
@@ -76,7 +84,7 @@ def test_a_command_that_is_shown_is_valid(arguments, run_cli, without_work):
 
 def test_the_readme_shows_every_main_command():
     told = {words.values[0][0] for words in shown("stillhouse") if "README" in words.id}
-    assert told >= {"search", "distill", "finetune", "evaluate", "report"}
+    assert told >= {"search", "select", "train", "distill", "finetune", "evaluate", "report"}
 
 
 @pytest.mark.parametrize("arguments", shown("make"))
@@ -99,7 +107,7 @@ def test_the_example_in_the_help_of_a_command_parses(command):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "settings").glob("*.yaml")), ids=str)
 def test_a_shipped_settings_file_is_valid(path):
     settings = gather_settings(path, {})
-    assert settings.limit.given()
+    assert all(limits.given() for limits in settings.limits or (settings.limit,))
 
 
 def test_the_settings_file_of_the_readme_is_shipped():

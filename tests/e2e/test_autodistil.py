@@ -327,12 +327,14 @@ def test_each_space_gives_a_student_where_that_is_asked_for(search, run, no_trai
 
 def test_a_limit_that_a_space_cannot_meet_leaves_no_half_of_a_search(search, run, no_training):
     before, family = contents(run), (run / "family.json").read_bytes()
+    state = read_json(run / "run.json")
     with pytest.raises(DeviceError, match=r"even the smallest of small \(3 × 16, 2 heads"):
         search(run, {"flops_fraction": 0.1}, supernet__per_space=True)
-    assert read_json(run / "run.json")["status"] == "failed"
+    assert read_json(run / "run.json") == state
     with pytest.raises(DeviceError, match=r"even the smallest of tiny, small \(1 × 16, 2 heads"):
         search(run, {"latency_ms": 0.01})
     assert (contents(run), (run / "family.json").read_bytes()) == (before, family)
+    assert read_json(run / "run.json") == state
     search(run)
     assert read_json(run / "run.json")["status"] == "complete"
 
@@ -492,6 +494,27 @@ def test_a_corpus_too_small_to_hold_anything_out(search, tmp_path):
         search(tmp_path / "run", corpus__name=str(text))
     assert not (tmp_path / "run" / "corpus").exists()
     assert not (tmp_path / "run" / "supernets").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--time", "2h", "search.seconds = 7200.0"),
+        ("--candidates", 5, "search.candidates = 5"),
+        ("--strategy", "random", "search.strategy = random"),
+    ],
+)
+def test_options_of_a_search_by_trials_are_refused(
+    run_cli, weather_encoder_folder, corpus, tmp_path, option, value, told
+):
+    given = ("--teacher", weather_encoder_folder, "--corpus", corpus, "--run", tmp_path / "run")
+    code, _, err = run_cli("search", "autodistil", *given, option, value)
+    assert code == 1
+    words = " ".join(err.split())
+    assert f"autodistil has no use for {told}:" in words
+    assert "supernet.steps" in words
+    assert "--limit" in words
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line_asks_for_a_teacher(run_cli, corpus, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from stillhouse.cli.demo import DEMO
-from stillhouse.cli.settings import gather_settings
+from stillhouse.cli.settings import gather_settings, read_budget
 from stillhouse.errors import SettingsError
 
 
@@ -23,21 +23,63 @@ def test_set_wins_over_options_and_options_over_the_file(tmp_path):
 def test_limits_are_numbers_by_name():
     settings = gather_settings(None, {}, limits=["latency_ms=5", "parameters=1e7", "size_mb=2.5"])
     assert settings.limit.given() == {"latency_ms": 5.0, "size_mb": 2.5, "parameters": 1e7}
+    together = gather_settings(None, {}, limits=["latency_ms=5,parameters=1e7", "size_mb=2.5"])
+    assert together == settings
+    assert settings.limits == ()
+
+
+def test_each_limit_of_nas_bert_is_a_budget(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: nas-bert\nlimits: [{speedup: 9}]\n")
+    limits = ["params_m=10, latency_ms=4", "params_m=5"]
+    budgets = [{"latency_ms": 4.0, "params_m": 10.0}, {"params_m": 5.0}]
+    for given in (
+        {"file": file, "options": {}},
+        {"file": None, "options": {"recipe": "nas-bert"}},
+        {"file": None, "options": {"recipe": None}, "overrides": ["recipe=nas-bert"]},
+    ):
+        settings = gather_settings(given.pop("file"), given.pop("options"), limits=limits, **given)
+        assert [one.given() for one in settings.limits] == budgets
+        assert settings.limit.given() == {}
+    kept = gather_settings(file, {})
+    assert [one.given() for one in kept.limits] == [{"speedup": 9.0}]
+
+
+def test_the_recipe_that_is_given_last_says_what_limits_are(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: nas-bert\n")
+    option = gather_settings(file, {"recipe": "plain"}, limits=["speedup=2"])
+    assert (option.limit.given(), option.limits) == ({"speedup": 2.0}, ())
+    override = gather_settings(
+        None, {"recipe": "nas-bert"}, limits=["speedup=2"], overrides=["recipe=plain"]
+    )
+    assert (override.limit.given(), override.limits) == ({"speedup": 2.0}, ())
+
+
+def test_a_budget_is_limits_with_commas_between():
+    assert read_budget("latency_ms=5") == {"latency_ms": 5.0}
+    assert read_budget(" params_m = 1e1 ,speedup=2.5") == {"params_m": 10.0, "speedup": 2.5}
 
 
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
         ("latency_ms=fast", "limit latency_ms must be a number, got 'fast'"),
-        ("latency_ms=", "limit latency_ms must be a number, got None"),
+        ("latency_ms=", "limit latency_ms must be a number, got ''"),
+        ("speedup=2,latency_ms=a", "limit latency_ms must be a number, got 'a'"),
         ("latency=5", r"limit\.latency: unknown key"),
         ("latency_ms=0", "limit.latency_ms must be above 0"),
-        ("5", "path=value"),
+        ("5", "--limit needs different limits such as latency_ms=5.*got '5'"),
+        ("", "--limit needs .*got ''"),
+        ("=5", "--limit needs .*got '=5'"),
+        ("speedup=2,", "--limit needs .*got 'speedup=2,'"),
+        ("speedup=2,speedup=3", "--limit needs different limits .*got 'speedup=2,speedup=3'"),
     ],
 )
-def test_limits_that_are_none(limit, message):
-    with pytest.raises(SettingsError, match=message):
-        gather_settings(None, {}, limits=[limit])
+@pytest.mark.parametrize("recipe", ["plain", "nas-bert"])
+def test_limits_that_are_none(limit, message, recipe):
+    with pytest.raises(SettingsError, match=message.replace(r"limit\.lat", r"limits?\.(0\.)?lat")):
+        gather_settings(None, {"recipe": recipe}, limits=[limit])
 
 
 def test_the_demonstration_is_valid():

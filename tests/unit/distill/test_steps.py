@@ -294,6 +294,25 @@ def test_only_the_main_worker_tells_and_writes(net, take_steps, folder):
     assert report.steps == 10
 
 
+def test_a_worker_with_work_of_its_own_tells_and_writes_it(net, folder):
+    told = []
+    whole = copy.deepcopy(net)
+    torch.manual_seed(3)
+    run_steps(whole, whole.learn, BROKEN, accelerator=SimpleNamespace(is_main_process=True))
+    torch.manual_seed(3)
+    run_steps(
+        net,
+        net.learn,
+        BROKEN,
+        accelerator=SimpleNamespace(is_main_process=False),
+        watch=Watch(on_step=told.append, checkpoint=folder),
+        has_own_work=True,
+    )
+    assert [progress.step for progress in told] == list(range(1, 11))
+    assert [path.name for path in folder.path.iterdir()] == ["step-10"]
+    assert equal(net, whole)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_ends_the_training(net, take_steps, value):
     def backward(step):

@@ -1,10 +1,16 @@
-"""A workbench without the parts that a test does not need."""
+"""A workbench without the parts that a test does not need, and nurseries of tiny chains."""
+
+from dataclasses import replace
 
 import pytest
+from accelerate import Accelerator
 from transformers import BertConfig
 
+from stillhouse.model.mlm_teachers import MlmHead
 from stillhouse.model.teachers import Teacher
+from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery
 from stillhouse.recipe.workbench import Workbench
+from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.settings import settings_from_dict
 
 
@@ -67,5 +73,51 @@ def bench(talk):
             ),
             **{**missing, **parts},
         )
+
+    return make
+
+
+CHAINS = {
+    "count": 2,
+    "operations": 2,
+    "hidden_sizes": [8, 16],
+    "batch_size": 2,
+    "dev_batches": 2,
+    "learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="session")
+def open_chains(weather_encoder_folder, weather_text):
+    """Opens the nursery of a run: a teacher of 4 layers with a fresh head, 60 students a block."""
+
+    def open_folder(path, *, device=None, seed=0, **blocks):
+        settings = settings_from_dict(
+            {
+                "recipe": "nas-bert",
+                "teacher": {"model": str(weather_encoder_folder)},
+                "corpus": {"name": str(weather_text), "length": 16, "held_out": 12},
+                "blocks": {**CHAINS, **blocks},
+                "distill": {"precision": "float32"},
+                "device": {"threads": 1, **(device or {})},
+                "seed": seed,
+            }
+        )
+        with open_run(path, settings):
+            pass
+        teacher = load_chain_teacher(str(weather_encoder_folder))
+        teacher = replace(teacher, head=MlmHead(teacher.encoder.model, seed=0))
+        run = RunDirectory(path=path)
+        return open_chain_nursery(settings, run, Talk(), teacher, Accelerator(cpu=True))
+
+    return open_folder
+
+
+@pytest.fixture
+def make_chain_nursery(open_chains, talk, tmp_path):
+    """Opens the nursery of a run by the folder's name; it says what it says to `talk`."""
+
+    def make(name="run", **settings):
+        return replace(open_chains(tmp_path / name, **settings), narrator=talk)
 
     return make

@@ -17,8 +17,8 @@ from stillhouse.data.splits import split_task
 from stillhouse.data.task import task_from_dataset
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.errors import DataError, RunError, TeacherError, TrainingError
-from stillhouse.model.own_families import add_code
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
+from stillhouse.model.own_families import add_code
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe import finetune as recipe

@@ -372,3 +372,116 @@ def describe():
 def rewrite():
     """Writes a file of a run directory anew."""
     return write_json
+
+
+OPERATIONS = (
+    "operation,hidden_size,latency_ms,refused",
+    "teacher,,8.0,",
+    "M,64,0.2,",
+    "M,128,0.4,",
+    "S3,64,0.1,",
+    f'S3,128,,"no kernel, {HOSTILE}"',
+    "ends,64,0.05,",
+    "ends,128,0.1,",
+)
+BLOCKS = (
+    "block,hidden_size,operations,parameters,flops,latency_ms,loss",
+    "1,64,M S3,30000,2000000,0.3,0.5",
+    "1,128,M,70000,4000000,0.4,0.4",
+    "2,64,M,20000,1500000,0.2,0.9",
+    "2,128,M M,140000,8000000,0.8,0.7",
+)
+
+
+def chain(*blocks):
+    """A chain of (hidden size, operations) with embeddings of 64."""
+    described = [{"hidden_size": size, "operations": names.split()} for size, names in blocks]
+    rest = {"head_size": 32, "ffn_ratio": 4, "activation": "gelu"}
+    return {"family": "chain", "embedding_size": 64, "blocks": described, **rest}
+
+
+def proposal(mlm_loss, block_loss, predicted_ms, *blocks):
+    return {
+        "architecture": chain(*blocks),
+        "architecture_label": HOSTILE,
+        "block_loss": block_loss,
+        "mlm_loss": mlm_loss,
+        "predicted_latency_ms": predicted_ms,
+    }
+
+
+def selected(limits, **changes):
+    described = {
+        **proposal(6.25, 1.4, 0.75, (64, "M S3"), (64, "M")),
+        "latency_ms": 0.8,
+        "latency_low_ms": 0.7,
+        "latency_high_ms": 0.9,
+        "latency_how": "measured",
+        "teacher_latency_ms": 8.0,
+        "speedup": 10.0,
+        "device": "cpu <b>bold</b>",
+        "workload_label": "batch 1, length 64",
+        "parameters": 2_050_000,
+        "size_mb": 8.2,
+        "flops": 3_500_000,
+        "flops_fraction": 0.025,
+        "limits": limits,
+        "within_limit": True,
+        "runners_up": [proposal(6.5, 1.3, 0.7, (128, "M"), (64, "M"))],
+    }
+    return described | changes
+
+
+def bin_record(epoch, place, dropped, alive):
+    counts = {"sampled": 2 * dropped, "dropped": dropped, "alive": alive}
+    return {"epoch": epoch, "bin": place, **counts, "border_loss": 0.5}
+
+
+def shrinking(**changes):
+    """Of 60 candidates: 20 of another bin, 10 beyond the largest, 25 beaten, 5 left."""
+    described = {
+        "alive": [3, 8, 11, 20, 41],
+        "left_in_bins": [2, 0, 3],
+        "left_out": {"other_latency_bin": 20, "beyond_largest": 10},
+        "records": [bin_record(3, 0, 10, 10), bin_record(3, 2, 7, 3), bin_record(5, 0, 8, 2)],
+    }
+    return described | changes
+
+
+def write_block(run, number, **changes):
+    folder = run / f"supernets/block-{number}"
+    write_json(folder / "shrinking.json", shrinking(**changes))
+    write_json(folder / "supernet.json", {"steps": 600, "tokens": 153_600, "loss": 0.3125})
+
+
+@pytest.fixture
+def chain_run(tmp_path) -> Path:
+    """Two shrunk blocks, two budgets served, and one of the two students pre-trained."""
+    run = tmp_path / "chains"
+    run.mkdir()
+    (run / "settings.yaml").write_text(
+        "recipe: nas-bert\nblocks:\n  warm_epochs: 3\n  sampled: 20\n  kept: 3\n"
+        "  bins_by: size_and_latency\n",
+        encoding="utf-8",
+    )
+    write_run_json(run, task=f"corpus {HOSTILE}", limits={}, phases_s={"blocks": 300.0})
+    head = {"accuracy_fraction": 0.4, "cross_entropy_nats": 3.5, "chosen_count": 270}
+    write_json(run / "mlm/mlm.json", {"is_trained_here": True, **head})
+    (run / "operations.csv").write_text("\n".join(OPERATIONS), encoding="utf-8")
+    (run / "blocks.csv").write_text("\n".join(BLOCKS), encoding="utf-8")
+    write_block(run, 1)
+    write_block(run, 2, left_out=None, left_in_bins=None)
+    write_json(run / "selected/1/selected.json", selected({"params_m": 2.5, "latency_ms": 1.0}))
+    big = proposal(5.5, 1.1, 1.25, (128, "M"), (128, "M M"))
+    write_json(run / "selected/2/selected.json", selected({"speedup": 3.0}, **big))
+    learnt = {
+        "mlm_accuracy_fraction": 0.25,
+        "mlm_cross_entropy_nats": 4.75,
+        "mlm_count": 270,
+        "teacher_mlm_accuracy_fraction": 0.4,
+        "teacher_parameters": 22_700_000,
+        "initialisation": {"kind": "scratch", "layers": []},
+        "pretrain": {"steps": 4000, "tokens": 8_192_000},
+    }
+    write_json(run / "students/1/metrics.json", selected({"params_m": 2.5}) | learnt)
+    return run

@@ -25,3 +25,19 @@ def test_text_and_marks_are_seen_on_both_backgrounds(scheme):
 
     assert all(contrast(scheme.get(colour, colour), paper) >= 4.5 for colour in texts)
     assert all(contrast(scheme.get(colour, colour), paper) >= 3 for colour in marks)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+def test_shades_differ_and_are_seen_on_both_backgrounds(count):
+    shades = [drawing.shade(place, count) for place in range(count)]
+
+    assert len(set(shades)) == count
+    for paper in (drawing.PAPER, drawing.DARK[drawing.PAPER]):
+        assert min(contrast(colour, paper) for colour in shades) >= 3
+
+
+def test_shades_lead_from_one_end_over_the_middle_to_the_other():
+    first, middle, last = drawing.SMALL_TO_LARGE
+
+    assert [drawing.shade(place, 3) for place in range(3)] == [first, middle, last]
+    assert drawing.shade(1, 5) == "#5f78d0"  # halfway of 2f86d6 and 8f6bc9, halves to even

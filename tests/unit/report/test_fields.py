@@ -36,3 +36,31 @@ def test_an_absent_file_is_no_note(tmp_path):
 
     assert fields.read_json(tmp_path / "none.json", notes) == {}
     assert notes == []
+
+
+def test_a_table_is_read_with_empty_cells_where_a_row_is_short(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text("a,b\n1,2\n3\n", encoding="utf-8")
+
+    assert fields.read_table(path, "some.csv", []) == [{"a": "1", "b": "2"}, {"a": "3", "b": ""}]
+
+
+def test_a_table_that_is_no_text_is_noted_and_an_absent_one_is_not(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_bytes(b"a\n\xff\xfe")
+    notes = []
+
+    assert fields.read_table(tmp_path / "none.csv", "none.csv", notes) == []
+    assert fields.read_table(path, "run/some.csv", notes) == []
+    assert len(notes) == 1
+    assert notes[0].startswith("run/some.csv could not be read: ")
+
+
+def test_a_chain_is_labelled_by_its_blocks():
+    block = {"hidden_size": 64, "operations": ["M", "S3"]}
+    chain = {"family": "chain", "embedding_size": 32, "blocks": [block], "head_size": 32}
+
+    label = fields.architecture_label({**chain, "ffn_ratio": 4, "activation": "relu"})
+
+    assert label == "embeddings 32 | 64: M S3, heads of 32, FFN × 4, relu"
+    assert fields.architecture_label({"family": "chain", "blocks": 7}) == "family=chain, blocks=7"

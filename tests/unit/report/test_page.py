@@ -374,3 +374,118 @@ def test_an_empty_family_file_still_makes_a_page(family_run, read):
 
     assert "The search without a limit chose a student. Only fine-tuning shows" in text
     assert "1 runner-up within the same limits" in text
+
+
+def test_selected_students_stand_with_their_budgets_and_costs(chain_run, read):
+    page = read(chain_run)
+    _, told = page.text.split("Selected students ", 1)
+
+    assert "parameters ≤ 2.5 M, latency ≤ 1 ms 1 embeddings 64 | 64: M S3 | 64: M, heads" in told
+    assert "selected/1, students/1 6.2500 1.4000 2.05 M 8.2 MB 2.5 % 3.5 M 0.80 ms" in told
+    assert "0.70 ms to 0.90 ms 0.75 ms 10.7× 10.0× 1 runner-up within the same limits" in told
+    assert re.search(r"speed-up ≥ 3× 2 .* selected/2 5\.5000 1\.1000", told)
+    assert re.search(r"teacher org/teacher 22\.70 M 100\.0 % 140 M 8\.00 ms 1\.0×", told)
+    assert "Latency: measured; cpu <b>bold</b>; batch 1, length 64." in told
+    assert page.addresses == ["students/1/", "students/1/"]
+
+
+def test_masked_words_of_teacher_and_students_stand_together(chain_run, read):
+    _, told = read(chain_run).text.split("Masked words ", 1)
+
+    assert "one was trained for this run, while the teacher’s body stayed" in told
+    assert "1 students/1 25.0 % 4.7500 270 4,000 8.2 M scratch" in told
+    assert "teacher 40.0 % 3.5000 270" in told
+
+
+def test_shrinking_tells_what_went_and_why(chain_run, read):
+    page = read(chain_run)
+    _, told = page.text.split("Shrinking ", 1)
+
+    assert "dropped at once if its latency lies in another bin than its size. Warm" in told
+    assert "Warm epochs, without a comparison: 3. Then the worse half of up to 20" in told
+    assert "1 60 20 10 25 5 6 600 0.3125 2 – – – 25 5 6 600 0.3125" in told
+    assert set(page.plots) == {"blocks-1", "blocks-2", "shrinking-1", "shrinking-2"}
+    assert all(f'id="{place}" class="plot"' in page.html for place in page.plots)
+
+
+def test_operations_stand_by_hidden_size_with_what_is_refused(chain_run, read):
+    page = read(chain_run)
+    _, told = page.text.split("Operations Latency", 1)
+
+    assert "the teacher takes 8.00 ms." in told
+    assert "Operation 64 128 M attention 0.20 ms 0.40 ms" in told
+    assert "S3 convolution of 3 0.10 ms refused" in told
+    assert "S3 of 128 is refused: no kernel, <script>alert(1)</script>" in told
+    assert "<script>alert" not in page.html
+    assert 'style="--share: 30%"' in page.html  # half of the longest
+
+
+def test_a_run_of_chains_has_no_words_of_a_task(chain_run, read):
+    text = read(chain_run).text
+
+    for word in ("on dev", "quality", "search-validation", "Within limit", "Rank", "supernet of"):
+        assert word not in text
+    for title in ("Quality and latency", "Students Student", "What failed", "Searches and"):
+        assert title not in text
+
+
+def test_the_last_selection_heads_the_page_with_what_to_do_next(chain_run, read):
+    text = read(chain_run).text
+
+    assert "2 students are selected; the last for speed-up ≥ 3× is number 2 (embeddings" in text
+    assert "answers in 0.80 ms, 10.0× as fast as the teacher. It is not pre-trained yet." in text
+    assert "stillhouse train RUN/selected/2" in text
+
+    shutil.rmtree(chain_run / "selected/2")
+    text = read(chain_run).text
+
+    assert "One student is selected for parameters ≤ 2.5 M" in text
+    assert "Pre-trained, it tells 25.0 % of masked words right (teacher 40.0 %)." in text
+    assert "stillhouse finetune students/1 --task TASK" in text
+
+
+def test_an_unfinished_run_of_chains_says_how_far_it_came(chain_run, read):
+    shutil.rmtree(chain_run / "selected")
+    shutil.rmtree(chain_run / "students")
+    (chain_run / "blocks.csv").unlink()
+    shutil.rmtree(chain_run / "supernets/block-2")
+
+    page = read(chain_run)
+
+    assert "No student has been selected yet; 1 block trained so far. Run the same" in page.text
+    assert 'class="outcome open"' in page.html
+    assert "No selected student has been pre-trained yet." in page.text
+    assert list(page.plots) == ["shrinking-1"]
+    for title in ("Selected students", "The table of blocks"):
+        assert title not in page.text
+
+
+def test_a_run_of_chains_before_its_first_file_still_makes_a_page(interrupted_run, read):
+    (interrupted_run / "settings.yaml").write_text("recipe: nas-bert\n", encoding="utf-8")
+
+    text = read(interrupted_run).text
+
+    assert "No student has been selected yet; 0 blocks trained so far" in text
+    assert "Nothing has been measured yet" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlm/mlm.json",
+        "operations.csv",
+        "blocks.csv",
+        "selected/1/selected.json",
+        "students/1/metrics.json",
+        "supernets/block-1/shrinking.json",
+        "supernets/block-1/supernet.json",
+    ],
+)
+@pytest.mark.parametrize("content", [None, "", "{", '{"a": 1}'])
+def test_a_run_of_chains_with_a_part_lost_or_damaged_makes_a_page(chain_run, read, name, content):
+    if content is None:
+        (chain_run / name).unlink()
+    else:
+        (chain_run / name).write_text(content, encoding="utf-8")
+
+    assert "Settings and provenance" in read(chain_run).text

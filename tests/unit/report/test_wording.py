@@ -167,3 +167,25 @@ def test_a_family_without_its_student_tells_what_is_known(family_run):
     (family_run / "students/2/metrics.json").unlink()
 
     assert "5.0 % of the teacher’s FLOPs. Only" in wording.outcome(gather(family_run))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("M", "attention"), ("S7", "convolution of 7"), ("ends", "embeddings, pooler"), ("X", "")],
+)
+def test_operations_in_words(kind, text):
+    assert wording.operation(kind) == text
+
+
+def test_bins_by_size_alone_are_said_to_be_so():
+    assert "by size alone" in wording.shrinking_of((("blocks.bins_by", "size"),))
+    assert wording.shrinking_of(()) == ""
+
+
+def test_a_head_that_the_teacher_brought_is_not_said_to_be_trained(chain_run, rewrite):
+    rewrite(chain_run / "mlm/mlm.json", {"is_trained_here": False, "accuracy_fraction": 0.4})
+
+    head = gather(chain_run).chains.head
+
+    assert wording.head_origin(head) == "The teacher brought its own head for masked words."
+    assert wording.head_origin(None) == ""

@@ -145,13 +145,41 @@ def test_a_complete_run_is_taken_up_again_where_it_may_be_asked_for_more(tmp_pat
     with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
         assert state(tmp_path)["status"] == "running"
         assert not run.is_complete
-    with pytest.raises(DeviceError), open_run(tmp_path, SETTINGS, asks=ASKS):
-        raise DeviceError("no student can meet the limit")
-    assert state(tmp_path) == {
-        "status": "failed",
-        "started": "2020-01-01",
-        "reason": "no student can meet the limit",
-    }
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DeviceError("no student can meet the limit"), "complete"),
+        (KeyboardInterrupt(), "interrupted"),
+        (ZeroDivisionError(), "failed"),
+    ],
+)
+def test_a_complete_run_that_refuses_what_it_is_asked_for_is_complete(tmp_path, error, status):
+    """But not where it was stopped at the work for it."""
+    complete = {"status": "complete", "started": "2020-01-01", "limits": {"speedup": 2.0}}
+    with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
+        run.update_state(complete)
+    before = state(tmp_path)
+
+    def ask():
+        with open_run(tmp_path, SETTINGS, asks=ASKS) as run:
+            run.update_state({"limits": {"speedup": 9.0}})
+            raise error
+
+    with pytest.raises(type(error)):
+        ask()
+    assert state(tmp_path)["status"] == status
+    assert (state(tmp_path) == before) == (status == "complete")
+    assert RunDirectory(path=tmp_path).is_complete == (status == "complete")
+
+
+def test_a_run_that_was_not_complete_is_not_so_after_a_refusal(tmp_path):
+    for _ in range(2):
+        with pytest.raises(DeviceError), open_run(tmp_path, SETTINGS, asks=ASKS):
+            raise DeviceError("no student can meet the limit")
+        assert state(tmp_path)["status"] == "failed"
+        assert state(tmp_path)["reason"] == "no student can meet the limit"
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(tmp_path):
@@ -281,6 +309,23 @@ def test_work_can_be_cleared_twice(tmp_path):
     run.clear_work()
     run.clear_work()
     assert not run.work.exists()
+    run.clear_work(keep="cache")
+    assert not run.work.exists()
+
+
+def test_one_kind_of_work_may_be_kept(tmp_path):
+    run = RunDirectory(path=tmp_path)
+    for folder in ("pretrain/1/step-3", "blocks/1-2", ".pretrain.tmp", "pretrained"):
+        (run.work / folder).mkdir(parents=True)
+    (run.work / "pretrain/1/step-3/weights").write_text("3")
+    (run.work / "loose").touch()
+    (run.path / "beside").mkdir()
+    run.clear_work(keep="pretrain")
+    assert {path.name for path in run.work.iterdir()} == {"pretrain"}
+    assert (run.work / "pretrain/1/step-3/weights").read_text() == "3"
+    assert (run.path / "beside").exists()
+    run.clear_work(keep="blocks")  # of which there is none: nothing is left
+    assert not run.work.exists()
 
 
 def test_other_data_is_refused(tmp_path):
@@ -292,3 +337,15 @@ def test_other_data_is_refused(tmp_path):
         run.refuse_other_data("a" * 64)
         with pytest.raises(RunError, match=r"other data .*aaaa.*bbbb"):
             run.refuse_other_data("b" * 64)
+
+
+def test_another_teacher_is_refused(tmp_path):
+    with open_run(tmp_path, SETTINGS) as run:
+        run.refuse_other_teacher("a" * 64)  # nothing is known yet
+        run.write_provenance(SETTINGS, {"teacher_sha256": "a" * 64})
+        run.teacher.mkdir()
+    with open_run(tmp_path, SETTINGS) as run:
+        run.refuse_other_teacher("a" * 64)
+        message = r"other weights of its teacher .*aaaa.*bbbb.*another directory with --run"
+        with pytest.raises(RunError, match=message):
+            run.refuse_other_teacher("b" * 64)

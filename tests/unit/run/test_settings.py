@@ -49,6 +49,15 @@ EVERYTHING = {
                  "learning_rate": 1e-4, "warmup_fraction": 0.1, "weight_decay": 0.0,
                  "dropout": 0.0, "random_subnets": 3, "relation_heads": 6, "target": "kl",
                  "judge": "task", "judged": 20, "per_space": True, "runners_up": 0},
+    "blocks": {"count": 2, "operations": 5, "hidden_sizes": [64, 128], "steps_per_epoch": 9,
+               "warm_epochs": 0, "bins": 4, "bins_by": "size", "sampled": 50, "kept": 3,
+               "dev_batches": 2, "batch_size": 16, "learning_rate": 1e-4, "warmup_fraction": 0.1,
+               "weight_decay": 0.0, "dropout": 0.0},
+    "mlm": {"probability": 0.2, "whole_word": True, "head_steps": 5, "head_learning_rate": 1e-4},
+    "select": {"candidates": 20, "runners_up": 0},
+    "pretrain": {"steps": 7, "batch_size": 16, "learning_rate": 1e-4, "warmup_fraction": 0.1,
+                 "weight_decay": 0.0, "dropout": 0.0, "teacher_weight": 0.25, "start": "supernet"},
+    "limits": [],
     "recipe": "kd-nas",
     "student": "layers=2",
     "compare": ["layers=1", "folder"],
@@ -61,6 +70,53 @@ def test_every_setting_survives_yaml_and_back():
     assert settings.to_dict() == EVERYTHING
     written = yaml.safe_load(yaml.safe_dump(settings.to_dict()))
     assert settings_from_dict(written) == settings
+
+
+def test_several_budgets_survive_yaml_and_back():
+    none = dict.fromkeys(EVERYTHING["limit"])
+    budgets = [{"params_m": 10.0, "latency_ms": 4.0}, {"speedup": 3.0}]
+    data = {
+        **EVERYTHING,
+        "recipe": "nas-bert",
+        "limit": none,
+        "limits": [none | budget for budget in budgets],
+    }
+    settings = settings_from_dict(data)
+    assert settings.to_dict() == data
+    assert settings_from_dict({**data, "limits": budgets}) == settings
+    assert [limits.given() for limits in settings.limits] == budgets
+    written = yaml.safe_load(yaml.safe_dump(settings.to_dict()))
+    assert settings_from_dict(written) == settings
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        (
+            {"limits": [{"params_m": 10}]},
+            ["limits, several budgets, are for nas-bert alone; give `limit`", "'params_m': 10.0"],
+        ),
+        (
+            {"recipe": "nas-bert", "limit": {"speedup": 2}},
+            ["nas-bert takes a list of budgets, `limits`, instead of `limit`", "'speedup': 2.0"],
+        ),
+        (
+            {"recipe": "nas-bert", "limits": [{"speedup": 2}, {"latency": 5}]},
+            ["limits.1.latency: unknown key", "known keys here: latency_ms, speedup, size_mb"],
+        ),
+        (
+            {"recipe": "nas-bert", "limits": [{"speedup": 2}, {"size_mb": 0}]},
+            ["limits.1: limit.size_mb must be above 0, got 0"],
+        ),
+        ({"recipe": "nas-bert", "limits": {"speedup": 2}}, ["limits: ", "tuple"]),
+        ({"recipe": "nas-bert", "limits": ["speedup=2"]}, ["limits.0: ", "'speedup=2'"]),
+    ],
+)
+def test_budgets_that_are_none(data, parts):
+    with pytest.raises(SettingsError) as caught:
+        settings_from_dict(data)
+    for part in parts:
+        assert part in str(caught.value)
 
 
 def test_nothing_given_is_all_defaults():
@@ -85,6 +141,10 @@ def test_the_provenance_of_a_written_file_is_no_setting():
         ({"corpus": {"file": "a"}}, ["corpus.file: unknown key", "name, text, length, held_out"]),
         ({"supernet": {"space": ["tiny"]}}, ["supernet.space: unknown key", "spaces, one_shot"]),
         ({"limit": {"flops": 1}}, ["limit.flops: unknown key", "params_m, flops_fraction"]),
+        ({"blocks": {"bin": 1}}, ["blocks.bin: unknown key", "bins, bins_by, sampled"]),
+        ({"mlm": {"steps": 1}}, ["mlm.steps: unknown key", "whole_word, head_steps"]),
+        ({"select": {"count": 1}}, ["select.count: unknown key", "candidates, runners_up"]),
+        ({"pretrain": {"epochs": 1}}, ["pretrain.epochs: unknown key", "steps, batch_size"]),
     ],
 )
 def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
@@ -129,9 +189,9 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
         ("distill.hidden_map", "first", "'uniform', 'last' or 'uniform_last'"),
         ("final.students", 0, "final.students must be above 0"),
         ("final.epochs", -3, "final.epochs must be above 0, got -3"),
-        ("corpus.name", "", "the corpus has no name"),
+        ("corpus.name", "", "corpus.name is empty"),
         ("corpus.name", "hf:", "'hf:' names no dataset"),
-        ("corpus.text", "", "text names no column"),
+        ("corpus.text", "", "corpus.text names no column"),
         ("corpus.length", 7, "length is at least 8, but is 7"),
         ("corpus.held_out", -1, "held_out is not negative, but is -1"),
         ("corpus.max_tokens", 0, "max_tokens is at least 1, but is 0"),

@@ -1,0 +1,59 @@
+"""What is known of one model, teacher or student, as its files tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stillhouse.report.fields import Fields, architecture_label, number, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What is known of one finished model, teacher or student.
+
+    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on the dev set.
+    """
+
+    architecture: str
+    metric: str
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    quality_count: float | None
+    quality_search: float | None
+    latency_ms: float | None
+    latency_low_ms: float | None
+    latency_high_ms: float | None
+    latency_128_ms: float | None
+    parameters: float | None
+    parameters_encoder: float | None
+    size_mb: float | None
+    device: str
+    workload: str
+    latency_how: str
+
+
+def read_figures(fields: Fields) -> Figures:
+    """What a mapping tells of a model, such as its metrics.json."""
+    described = fields.get("architecture")
+    return Figures(
+        architecture=architecture_label(described)
+        if isinstance(described, dict)
+        else str(described or ""),
+        metric=text(fields, "metric"),
+        quality=number(fields, "quality"),
+        quality_low=number(fields, "quality_low"),
+        quality_high=number(fields, "quality_high"),
+        quality_count=number(fields, "quality_count"),
+        quality_search=number(fields, "quality_search"),
+        latency_ms=number(fields, "latency_ms"),
+        latency_low_ms=number(fields, "latency_low_ms"),
+        latency_high_ms=number(fields, "latency_high_ms"),
+        latency_128_ms=number(fields, "latency_128_ms"),
+        parameters=number(fields, "parameters"),
+        parameters_encoder=number(fields, "parameters_encoder"),
+        size_mb=number(fields, "size_mb"),
+        device=text(fields, "device"),
+        workload=text(fields, "workload_label") or text(fields, "workload"),
+        latency_how=text(fields, "latency_how"),
+    )
