@@ -138,10 +138,15 @@ def _sorted_into_bins(
 def _say_bins(nursery: ChainNursery, bins_N: NDArray[np.int64], out: LeftOut, epochs: int) -> None:
     space, settings = nursery.space, nursery.settings.blocks
     fitting = int((bins_N >= 0).sum())
+    others = f"{out.beyond_largest:,} are refused by the device"
+    if settings.bins_by == "size_and_latency":
+        others = (
+            f"{out.other_latency_bin:,} are in another bin by latency than by size, "
+            f"{out.beyond_largest:,} are slower than the largest"
+        )
     nursery.narrator.say(
-        f"{space.blocks} blocks of {space.block.size:,} candidates; {fitting:,} "
-        f"fit a bin of size and latency, {out.other_latency_bin:,} are in another bin by latency "
-        f"than by size, {out.beyond_largest:,} are slower than the largest. {epochs} epochs of "
+        f"{space.blocks} blocks of {space.block.size:,} candidates; {fitting:,} fit a bin of "
+        f"{settings.bins_by.replace('_', ' ')}, {others}. {epochs} epochs of "
         f"{settings.steps_per_epoch:,} steps until {settings.kept} are left in each bin."
     )
     if fitting < FEW_FRACTION * space.block.size:
