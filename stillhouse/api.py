@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -50,8 +50,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-_LENGTH_OF_TRAINING = {"autodistil": "supernet.steps", "nas-bert": "blocks.steps_per_epoch"}
-"""The setting that decides it, for recipes that train supernets instead of trials."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SupernetJob:
+    """A recipe that trains supernets instead of trials.
+
+    Attributes:
+        work: Does it; returns folders of the chosen students, none on workers but the main one.
+        asks: Settings by which a complete run is asked for more.
+        read: Reads what is known of a chosen student.
+        length: The setting that decides how long it trains.
+    """
+
+    work: Callable[[RunSettings, RunDirectory, Narrator, Accelerator], Sequence[Path]]
+    asks: tuple[str, ...]
+    read: Callable[[Path], Mapping[str, Any]]
+    length: str
+
+
+_SUPERNET_JOBS = {
+    "autodistil": _SupernetJob(
+        work=autodistil.search_family,
+        asks=autodistil.ASKS,
+        read=read_metrics,
+        length="supernet.steps",
+    ),
+    "nas-bert": _SupernetJob(
+        work=nas_bert.search_chains,
+        asks=nas_bert.ASKS,
+        read=read_selected,
+        length="blocks.steps_per_epoch",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +147,8 @@ def run_search_job(
     given: Given = Given(),
 ) -> SearchResult:
     """Searches, distils, exports and reports; resumes what `path` holds."""
-    if settings.recipe == "autodistil":
-        return _run_family_job(settings, path, narrator)
-    if settings.recipe == "nas-bert":
-        return _run_chain_job(settings, path, narrator)
+    if settings.recipe in _SUPERNET_JOBS:
+        return _run_supernet_job(settings, path, narrator)
     with open_run(path, settings) as run:
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
@@ -131,8 +158,8 @@ def run_search_job(
         return _result(run)
 
 
-def _run_family_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
-    """Trains supernets and searches them; with several workers each calls it, the main one leads.
+def _run_supernet_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
+    """Trains supernets and chooses from them; with several workers each calls it, one leads.
 
     Returns:
         What the run holds; its trials are empty, for students are chosen from a table.
@@ -141,42 +168,16 @@ def _run_family_job(settings: RunSettings, path: Path, narrator: Narrator) -> Se
         SettingsError: If something is set that has no effect there.
     """
     _refuse_idle_settings(settings)
-    accelerator = _workers()
+    job, accelerator = _SUPERNET_JOBS[settings.recipe], _workers()
     if not accelerator.is_main_process:
         run = RunDirectory(path=path)
-        autodistil.search_family(settings, run, LoggingNarrator(), accelerator)
+        job.work(settings, run, LoggingNarrator(), accelerator)
         return _family_result(run, [])
-    with open_run(path, settings, asks=autodistil.ASKS) as run:
-        chosen = autodistil.search_family(settings, run, narrator, accelerator)
-        run.update_state({"status": "complete"})
-        write_report(run.path)
-        run.clear_work()
-        return _family_result(run, [Student(path=one, metrics=read_metrics(one)) for one in chosen])
-
-
-def _run_chain_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
-    """Makes the table of blocks and selects; with several workers each trains some blocks.
-
-    Returns:
-        What the run holds; its students are selected ones, which are not trained yet.
-
-    Raises:
-        SettingsError: If something is set that has no effect there.
-    """
-    _refuse_idle_settings(settings)
-    accelerator = _workers()
-    if not accelerator.is_main_process:
-        run = RunDirectory(path=path)
-        nas_bert.search_chains(settings, run, LoggingNarrator(), accelerator)
-        return _family_result(run, [])
-    with open_run(path, settings, asks=nas_bert.ASKS) as run:
-        chosen = nas_bert.search_chains(settings, run, narrator, accelerator)
-        run.update_state({"status": "complete"})
-        write_report(run.path)
-        run.clear_work(keep=PRETRAIN_FOLDER)
-        return _family_result(
-            run, [Student(path=one, metrics=read_selected(one)) for one in chosen]
-        )
+    with open_run(path, settings, asks=job.asks) as run:
+        chosen = job.work(settings, run, narrator, accelerator)
+        _close_work(run)
+        students = [Student(path=one, metrics=job.read(one)) for one in chosen]
+        return _family_result(run, students)
 
 
 def run_select_job(
@@ -199,7 +200,7 @@ def run_select_job(
             f"the search of {path} has not come to its table of blocks ({BLOCKS_FILE}): give the "
             "command that began it again, and select when it is done"
         )
-    return _run_chain_job(settings, path, narrator)
+    return _run_supernet_job(settings, path, narrator)
 
 
 def run_train_job(selected: Path, overrides: Mapping[str, Any], narrator: Narrator) -> Student:
@@ -228,9 +229,7 @@ def run_train_job(selected: Path, overrides: Mapping[str, Any], narrator: Narrat
     with open_run(path, settings, asks=nas_bert.ASKS) as run:
         with run.timed("pre-training"):
             student = pretrain_selected(folder, settings, run, narrator, accelerator)
-        run.update_state({"status": "complete"})
-        write_report(run.path)
-        run.clear_work(keep=PRETRAIN_FOLDER)
+        _close_work(run)
         return Student(path=student, metrics=read_metrics(student))
 
 
@@ -262,14 +261,27 @@ def _refuse_idle_settings(settings: RunSettings) -> None:
     """Refuses settings of a search by trials, which would do nothing in a search of supernets."""
     search, default = settings.search, SearchSettings()
     names = ("strategy", "candidates", "seconds")
-    idle = [name for name in names if getattr(search, name) != getattr(default, name)]
+    idle = [
+        f"search.{name} = {getattr(search, name)}"
+        for name in names
+        if getattr(search, name) != getattr(default, name)
+    ]
+    if settings.compare:
+        idle.append(f"compare = {', '.join(settings.compare)}")
     if idle:
-        told = ", ".join(f"search.{name} = {getattr(search, name)}" for name in idle)
+        told = ", ".join(idle)
         raise SettingsError(
             f"{settings.recipe} has no use for {told}: it trains supernets and weighs the students "
-            f"in them. Leave that out; set {_LENGTH_OF_TRAINING[settings.recipe]} for the length "
+            f"in them. Leave that out; set {_SUPERNET_JOBS[settings.recipe].length} for the length "
             "of the training, limits (--limit) for what a student may cost"
         )
+
+
+def _close_work(run: RunDirectory) -> None:
+    """Completes a run of supernets; checkpoints of a begun pre-training stay."""
+    run.update_state({"status": "complete"})
+    write_report(run.path)
+    run.clear_work(keep=PRETRAIN_FOLDER)
 
 
 def _family_result(run: RunDirectory, students: Sequence[Student]) -> SearchResult:
@@ -295,7 +307,7 @@ def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) 
     Raises:
         StillhouseError: Whatever would stop the search before its first training.
     """
-    if settings.recipe in _LENGTH_OF_TRAINING:
+    if settings.recipe in _SUPERNET_JOBS:
         raise SettingsError(
             f"plan tells of searches with a task (plain, kd-nas), not of {settings.recipe}: its "
             "first minutes tell tokens a second and the time left"

@@ -80,6 +80,11 @@ class ChainTable:
         for row in rows:
             self._by_place[row.place].append(row)
 
+    @property
+    def teacher_ms(self) -> float:
+        """Latency of the teacher when the operations were measured."""
+        return self._operations.teacher_ms
+
     @cached_property
     def teacher_flops(self) -> int:
         """Operations of the teacher at the workload's length."""
@@ -243,7 +248,7 @@ def select_students(
     dev: list[DevBatch] = []
     folders = []
     for limits in budgets:
-        folder = _selected_before(nursery.run, limits)
+        folder = _selected_before(nursery, limits)
         if folder is None:
             dev = dev or nursery.dev()
             ranked = _ranked(nursery, operations, table, supernets, dev, limits)
@@ -269,9 +274,14 @@ def read_selected(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / SELECTED_FILE).read_text(encoding="utf-8")))
 
 
-def _selected_before(run: RunDirectory, limits: LimitSettings) -> Path | None:
-    known = (folder for folder in selected_folders(run))
-    return next((one for one in known if read_selected(one)["limits"] == limits.given()), None)
+def _selected_before(nursery: ChainNursery, limits: LimitSettings) -> Path | None:
+    """Finds what was selected for a budget, out of as many complete models."""
+    asked = {"limits": limits.given(), "candidates": nursery.settings.select.candidates}
+    for folder in selected_folders(nursery.run):
+        known = read_selected(folder)
+        if all(known.get(name) == value for name, value in asked.items()):
+            return folder
+    return None
 
 
 def _ranked(
@@ -360,10 +370,15 @@ def _told(
 ) -> dict[str, Any]:
     parameters = table.parameters(chosen.architecture)
     flops = table.flops(chosen.architecture)
-    measured = {"latency_ms": chosen.predicted_ms, "latency_how": "sum of operations"}
+    predicted = {
+        "latency_ms": chosen.predicted_ms,
+        "latency_how": "sum of operations",
+        "teacher_latency_ms": table.teacher_ms,
+        "speedup": table.teacher_ms / chosen.predicted_ms,
+    }
     return {
         **_described(chosen),
-        **(measured if comparison is None else latency_metrics(comparison)),
+        **(predicted if comparison is None else latency_metrics(comparison)),
         "device": nursery.device.name,
         "workload": asdict(nursery.workload),
         "workload_label": nursery.workload.label,
@@ -372,6 +387,7 @@ def _told(
         "flops": flops,
         "flops_fraction": flops / table.teacher_flops,
         "limits": limits.given(),
+        "candidates": nursery.settings.select.candidates,
         "within_limit": True,
     }
 

@@ -16,7 +16,9 @@ from stillhouse.evaluate.metrics import bootstrap
 from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
-from stillhouse.model.anatomy import architecture_of, encoder_parameters, ends_of, usable_positions
+from stillhouse.model.anatomy import encoder_parameters, usable_positions
+from stillhouse.model.chains import described
+from stillhouse.model.count import true_flops
 from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
@@ -24,7 +26,6 @@ from stillhouse.recipe.limits import size_mb, violations
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
 from stillhouse.search.pareto import dominated_area, pareto_front
-from stillhouse.space.counts import count_flops
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,7 +118,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
     checkpoint = CheckpointFolder(
         path=bench.run.work / "final" / winner.name, fingerprint=bench.teacher_hash
     )
-    label = architecture_of(winner.model.config).label
+    label = described(winner.model.config).label
     with watched(
         bench.narrator,
         bench.run.tensorboard / f"final-{winner.name}",
@@ -151,10 +152,11 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
 
 def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> dict[str, Any]:
     """Measures a finished student: quality on dev and on search-validation, latency, size."""
-    architecture = architecture_of(winner.model.config)
+    config = winner.model.config
+    architecture = described(config)
     comparison = bench.compare(architecture)
     parameters = sum(p.numel() for p in winner.model.parameters())
-    flops = count_flops(architecture, ends_of(winner.model.config), length=bench.workload.length)
+    flops = true_flops(architecture, config, length=bench.workload.length)
     flops_fraction = flops / bench.flops(bench.teacher_architecture)
     over = violations(limits, comparison, parameters=parameters, flops_fraction=flops_fraction)
     return {
@@ -231,7 +233,7 @@ def _long_text_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, An
     if usable_positions(model.config) < LONG_TEXT_LENGTH:
         return {}
     try:
-        comparison = bench.compare(architecture_of(model.config), length=LONG_TEXT_LENGTH)
+        comparison = bench.compare(described(model.config), length=LONG_TEXT_LENGTH)
     except DeviceError as error:
         bench.narrator.say(f"No latency at length {LONG_TEXT_LENGTH}: {error}")
         return {}

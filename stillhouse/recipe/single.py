@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from stillhouse.device.torch_device import TorchDevice
 from stillhouse.errors import SettingsError
-from stillhouse.model.anatomy import architecture_of, usable_positions
+from stillhouse.model.anatomy import usable_positions
+from stillhouse.model.chains import described
+from stillhouse.model.modeling_chain_bert import ChainBertConfig
 from stillhouse.model.students import Initialisation, initialise_student, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
 from stillhouse.recipe.final import Winner, finish_winner, rank_students
@@ -62,7 +64,8 @@ def student_of(bench: Workbench, student: str, *, called: str) -> tuple[Winner, 
         family is not the teacher's.
 
     Raises:
-        SettingsError: If it has another vocabulary than the teacher, or too few positions.
+        SettingsError: If it has another vocabulary than the teacher, or too few positions, or it is
+            a chain and hidden states are to be learnt.
     """
     if is_shape(student):
         return _from_shape(bench, student, called), bench
@@ -80,7 +83,7 @@ def check_student(bench: Workbench, student: str) -> None:
     """
     winner, bench = student_of(bench, student, called="student")
     if not isinstance(bench.device, TorchDevice):
-        bench.compare(architecture_of(winner.model.config))
+        bench.compare(described(winner.model.config))
 
 
 def _from_shape(bench: Workbench, text: str, called: str) -> Winner:
@@ -105,6 +108,11 @@ def _from_checkpoint(bench: Workbench, name: str, called: str) -> Winner:
         raise SettingsError(
             f"student {name!r} has {positions} positions, the longest text has "
             f"{bench.data.transfer.longest} tokens: set task.max_length to {positions} at most"
+        )
+    if isinstance(model.config, ChainBertConfig) and bench.settings.distill.hidden_weight:
+        raise SettingsError(
+            f"student {name!r} is a chain, whose operations have no counterpart among a teacher's "
+            "layers: it learns from outputs and labels; leave distill.hidden_weight at 0"
         )
     set_dropout(model, bench.settings.distill.dropout)
     name_labels(model, bench.task.label_names, kind=bench.task.kind)

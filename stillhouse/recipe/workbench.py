@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from stillhouse.data.splits import Splits
     from stillhouse.data.task import Task
+    from stillhouse.device.latency import Shape
     from stillhouse.model.precision import Precision
     from stillhouse.model.teachers import Teacher
     from stillhouse.run.directory import RunDirectory
@@ -255,7 +256,7 @@ class Workbench:
         """Counts the operations of one example at the workload's length."""
         return count_flops(architecture, ends_of(self.teacher.config), length=self.workload.length)
 
-    def compare(self, architecture: Architecture, *, length: int | None = None) -> Comparison:
+    def compare(self, architecture: Shape, *, length: int | None = None) -> Comparison:
         """Tells a student's latency beside the teacher's, at the workload or at another length."""
         workload = self.workload if length is None else replace(self.workload, length=length)
         return self.device.compare(architecture, workload)

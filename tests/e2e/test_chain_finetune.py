@@ -95,3 +95,32 @@ def test_a_chain_is_no_teacher(run_cli, chain_folder, weather_csv, weather_text,
         assert "Traceback" not in err
         assert "'chain_bert' is a chain of operations" in err
         assert "but not be a teacher" in err
+
+
+def test_a_chain_learns_from_a_teacher_that_knows_the_task(
+    run_cli, chain_folder, weather_teacher_folder, weather_csv, tmp_path
+):
+    given = (
+        "distill", "--teacher", weather_teacher_folder, "--task", weather_csv,
+        "--student", chain_folder, "--epochs", "12",
+        "--set", "device.threads=1", "--set", "distill.precision=float32",
+        "--set", "distill.learning_rate=3e-3", "--set", "distill.batch_size=8",
+        "--set", "distill.label_weight=0.5", "--set", "distill.logit_weight=0.5",
+    )  # fmt: skip
+    code, _, err = run_cli(*given, "--run", tmp_path / "other", "--set", "distill.hidden_weight=1")
+    assert code == 1
+    assert "is a chain, whose operations have no counterpart among a teacher's layers" in err
+
+    code, out, err = run_cli(*given, "--run", tmp_path / "run")
+    assert code == 0, err
+    folder = tmp_path / "run" / "students" / "1"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["quality"] > 0.8
+    assert f"{metrics['quality']:.4f}" in out
+    assert chain_from_dict(metrics["architecture"]) == CHAIN
+    assert metrics["initialisation"]["source"] == str(chain_folder)
+    assert metrics["latency_how"] == "measured"
+    assert metrics["flops_fraction"] > 0
+    assert CHAIN.label in (tmp_path / "run" / "report.html").read_text()
+    assert "trust_remote_code=True" in (folder / "README.md").read_text()
+    assert AutoModelForSequenceClassification.from_pretrained(folder).config.blocks

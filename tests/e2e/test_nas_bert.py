@@ -296,6 +296,8 @@ def test_every_student_is_within_its_limits(searched, weather_encoder_folder):
         assert told["size_mb"] == parameters * 4 / 1e6
         assert told["latency_ms"] == told["predicted_latency_ms"] == pytest.approx(chain_ms(chain))
         assert (told["device"], told["latency_how"]) == ("chip", "sum of operations")
+        assert told["teacher_latency_ms"] == pytest.approx(TEACHER_MS)
+        assert told["speedup"] == pytest.approx(TEACHER_MS / told["latency_ms"])
         assert (told["workload"]["batch"], told["workload"]["length"]) == (1, 16)
         used = {
             "params_m": parameters / 1e6,
@@ -366,6 +368,13 @@ def test_another_limit_selects_from_the_table(run, no_training):
     again = select(run, limit, BUDGETS[1])
     assert [one.path.name for one in again.students] == ["4", "2"]
     assert contents(run) == after
+
+
+def test_a_limit_out_of_other_candidates_is_selected_anew(search, run, no_training):
+    [student] = search(run, limits=[BUDGETS[0]], select__candidates=1).students
+    assert student.path.name == "4"
+    assert student.metrics["limits"] == BUDGETS[0]
+    assert not student.metrics["runners_up"]
 
 
 def test_a_limit_may_stand_beside_a_recipe_in_the_settings(settings, run, no_training):
@@ -748,6 +757,7 @@ def test_a_settings_file_with_a_single_limit_is_refused(run_cli, settings, tmp_p
         ("--time", "2h", "search.seconds = 7200.0"),
         ("--candidates", 5, "search.candidates = 5"),
         ("--strategy", "random", "search.strategy = random"),
+        ("--compare", "layers=1,hidden_size=16", "compare = layers=1,hidden_size=16"),
     ],
 )
 def test_options_of_a_search_by_trials_are_refused(
