@@ -13,7 +13,7 @@ Shapes: B sequences of a batch, N of a store, T tokens, S stretches of sequences
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -235,6 +235,15 @@ class PackedSet:
     def __len__(self) -> int:
         """The number of sequences."""
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def part(self, start: int, stop: int) -> PackedSet:
+        """Returns the sequences from position `start` to below `stop` as a set of their own."""
+        counts = self.stretches[:, 1] - self.stretches[:, 0]
+        before = self._ends - counts  # sequences ahead of each stretch
+        first = self.stretches[:, 0] + np.clip(start - before, 0, counts)
+        last = self.stretches[:, 0] + np.clip(stop - before, 0, counts)
+        stretches = np.stack([first, last], axis=1)
+        return replace(self, stretches=stretches[first < last])
 
     def batch(self, indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int32]:
         """Reads sequences.

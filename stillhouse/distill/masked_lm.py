@@ -23,7 +23,7 @@ from stillhouse.data.packing import shard
 from stillhouse.distill.losses import kl_teacher_student, label_cross_entropy
 from stillhouse.distill.workers import average_gradients, mean_over_workers, own_chance
 from stillhouse.errors import SettingsError, TeacherError
-from stillhouse.model.mlm_teachers import MlmTeacher, mlm_logits
+from stillhouse.model.mlm_teachers import MlmHead, MlmTeacher, mlm_logits
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
@@ -39,8 +39,30 @@ TOKENS_AT_ONCE = 512
 HELD_OUT_SEED = 0
 """Decides the masks of held-out text, for every model alike."""
 
-MlmNetwork: TypeAlias = MlmTeacher | PreTrainedModel
-"""What tells masked words: a teacher with its head, or a `...ForMaskedLM` model."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BorrowedHead:
+    """A student whose last states a teacher's head reads.
+
+    Attributes:
+        student: An encoder, bare or with a head, which is not read.
+        projection: Leads from its states to the teacher's width.
+        head: The teacher's.
+    """
+
+    student: PreTrainedModel
+    projection: nn.Module
+    head: MlmHead
+
+    def score(self, hidden_ND: Tensor) -> Tensor:
+        """Scores the words at chosen tokens, `[N, V]`."""
+        logits_NV: Tensor = self.head(self.projection(hidden_ND))
+        return logits_NV
+
+
+MlmNetwork: TypeAlias = MlmTeacher | PreTrainedModel | BorrowedHead
+"""What tells masked words: a teacher with its head, a `...ForMaskedLM` model, or an encoder with a
+teacher's head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +192,9 @@ class MaskedLmLesson:
     """What a student learns at the chosen tokens.
 
     The loss is (1 − weight) · cross-entropy + weight · KL(teacher ‖ student), at temperature 1.
+    The cross-entropy with the mixed target weight · softmax(teacher) + (1 − weight) · word, which
+    google-research/mobilebert trains on with 0.5, is greater by weight × the teacher's entropy, a
+    constant for the student.
 
     Attributes:
         teacher: With a trained head.
@@ -312,7 +337,7 @@ def held_out_mlm(
     Raises:
         TeacherError: If a teacher has no head.
     """
-    model = network.encoder.model if isinstance(network, MlmTeacher) else network
+    model = _model(network)
     body, score = _parts(network)
     model.eval()
     right, loss, count = 0, 0.0, 0
@@ -337,8 +362,16 @@ def held_out_mlm(
     )
 
 
+def _model(network: MlmNetwork) -> PreTrainedModel:
+    if isinstance(network, BorrowedHead):
+        return network.student
+    return network.encoder.model if isinstance(network, MlmTeacher) else network
+
+
 def _parts(network: MlmNetwork) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """Tells a network's encoder, and what scores words at its last hidden states."""
+    if isinstance(network, BorrowedHead):
+        return network.student.base_model, network.score
     if not isinstance(network, MlmTeacher):
         return network.base_model, partial(mlm_logits, network)
     if network.head is None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STEPS_A_LOG = 20
 """Losses are read off the device, and told, once in so many steps."""
+GROUPS_A_PART = 2
+"""Of the optimiser: with weight decay, and without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,9 @@ class Schedule:
 
     Attributes:
         steps: Optimiser steps in all.
-        learning_rate: Peak: linear warm-up, then linear decay to zero.
+        learning_rate: Peak: linear warm-up, then linear decay.
         warmup_fraction: Share of all steps spent warming up, 0..1.
+        end_fraction: Share of the peak that the decay leads to, 0..1; at 1 there is none.
         weight_decay: On weight matrices; biases, norms and embeddings have none.
         clip_norm: Largest norm of the gradient.
     """
@@ -131,6 +134,7 @@ class Schedule:
     steps: int
     learning_rate: float
     warmup_fraction: float = 0.0
+    end_fraction: float = 0.0
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
@@ -139,13 +143,29 @@ class Schedule:
         for name in ("steps", "learning_rate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.end_fraction <= 1:
+            raise SettingsError(f"end_fraction must be within 0..1, got {self.end_fraction}")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of 0-based `step`."""
         warmup = round(self.steps * self.warmup_fraction)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
-        return self.learning_rate * (self.steps - step) / max(1, self.steps - warmup)
+        decayed = self.learning_rate * (self.steps - step) / max(1, self.steps - warmup)
+        return decayed + self.end_fraction * (self.learning_rate - decayed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Parameters that are trained at a rate of their own.
+
+    Attributes:
+        parameters: Those of the part, in no other one.
+        multiplier: Tells what the schedule's rate is multiplied by at a 0-based step, >= 0.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    multiplier: Callable[[int], float]
 
 
 def run_steps(
@@ -154,7 +174,7 @@ def run_steps(
     schedule: Schedule,
     *,
     accelerator: Accelerator,
-    parameters: Sequence[nn.Parameter] | None = None,
+    parameters: Sequence[nn.Parameter] | Sequence[Part] | None = None,
     watch: Watch = UNWATCHED,
     has_own_work: bool = False,
 ) -> TrainReport:
@@ -169,7 +189,8 @@ def run_steps(
         backward: Adds the gradients of a 0-based step and returns its losses, `[N]`.
         schedule: Steps and rates.
         accelerator: Which process writes checkpoints and tells progress: the main one.
-        parameters: What is trained; `None` means all of the modules that have gradients.
+        parameters: What is trained, perhaps in parts; `None` means all of the modules that have
+            gradients.
         watch: Progress, checkpoints, the time limit and evaluations.
         has_own_work: Whether each process trains something else, and so writes and tells its own.
 
@@ -181,8 +202,12 @@ def run_steps(
     """
     if parameters is None:
         parameters = [p for p in modules.parameters() if p.requires_grad]
+    parts = [one for one in parameters if isinstance(one, Part)]
+    if not parts:
+        whole = [one for one in parameters if isinstance(one, nn.Parameter)]
+        parts = [Part(parameters=whole, multiplier=lambda _: 1.0)]
     is_writer = has_own_work or accelerator.is_main_process
-    return _Run(modules, parameters, schedule, watch, is_writer=is_writer).to_the_end(backward)
+    return _Run(modules, parts, schedule, watch, is_writer=is_writer).to_the_end(backward)
 
 
 class _Run:
@@ -191,15 +216,17 @@ class _Run:
     def __init__(
         self,
         modules: nn.Module,
-        parameters: Sequence[nn.Parameter],
+        parts: Sequence[Part],
         schedule: Schedule,
         watch: Watch,
         *,
         is_writer: bool,
     ) -> None:
-        self._modules, self._parameters, self._schedule = modules, parameters, schedule
+        self._modules, self._schedule = modules, schedule
         self._watch, self._is_writer = watch, is_writer
-        self._optimizer = adamw(modules, parameters, schedule)
+        self._parameters = [parameter for part in parts for parameter in part.parameters]
+        self._optimizer = adamw(modules, parts, schedule)
+        self._multipliers = [part.multiplier for part in parts for _ in range(GROUPS_A_PART)]
         self._best = BestWeights()
         self._saved_s = time.monotonic()
 
@@ -233,8 +260,9 @@ class _Run:
         return spent or done >= self._schedule.steps
 
     def _step(self, backward: Callable[[int], Tensor], step: int) -> Tensor:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._schedule.learning_rate_at(step)
+        rate = self._schedule.learning_rate_at(step)
+        for group, multiplier in zip(self._optimizer.param_groups, self._multipliers, strict=True):
+            group["lr"] = rate * multiplier(step)
         losses = backward(step)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._schedule.clip_norm)
         if not torch.isfinite(norm):
@@ -275,19 +303,19 @@ class _Run:
         self._watch.on_step(Progress(step=step + 1, steps=self._schedule.steps, losses=told))
 
 
-def adamw(
-    modules: nn.Module, parameters: Sequence[nn.Parameter], schedule: Schedule
-) -> torch.optim.AdamW:
+def adamw(modules: nn.Module, parts: Sequence[Part], schedule: Schedule) -> torch.optim.AdamW:
     """AdamW with no decay on biases, norms and embeddings (the last: see vocabulary.py)."""
     tables = {id(m.weight) for m in modules.modules() if isinstance(m, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in parameters:
-        is_matrix = parameter.ndim > 1 and id(parameter) not in tables
-        (decayed if is_matrix else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type in ("cpu", "cuda")
+    groups = []
+    for part in parts:
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        for parameter in part.parameters:
+            is_matrix = parameter.ndim > 1 and id(parameter) not in tables
+            (decayed if is_matrix else plain).append(parameter)
+        groups += [
+            {"params": decayed, "weight_decay": schedule.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+    fused = parts[0].parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=fused)

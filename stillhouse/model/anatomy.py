@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from stillhouse.errors import TeacherError
-from stillhouse.space.architecture import ACTIVATIONS, Architecture, BertArchitecture
+from stillhouse.space.architecture import ACTIVATIONS, BertArchitecture
 from stillhouse.space.counts import Ends
 
 if TYPE_CHECKING:
@@ -151,6 +151,16 @@ CHAIN = Anatomy(
     positions_follow_padding=False,
 )
 
+MOBILEBERT = replace(
+    CHAIN,
+    embeddings="mobilebert.embeddings",
+    layers="mobilebert.encoder.layer",
+    head_projection="mobilebert.pooler.dense",
+    shared=("vocab_size", "max_position_embeddings", "type_vocab_size", "pad_token_id"),
+)
+"""Without the pooler's projection, which the published model has not, the head reads the first
+state as it is."""
+
 FAMILIES: dict[str, Anatomy] = {
     "bert": BERT,
     "camembert": ROBERTA,
@@ -158,10 +168,15 @@ FAMILIES: dict[str, Anatomy] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "free_head_bert": BERT,
+    "mobilebert": MOBILEBERT,
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
 }
 """Anatomy by `config.model_type`."""
+_ONLY_STUDENTS = {
+    "chain_bert": "is a chain of operations",
+    "mobilebert": "has its layers in bottlenecks",
+}
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:
@@ -183,25 +198,25 @@ def layered_anatomy_of(config: PreTrainedConfig) -> LayeredAnatomy:
     """Returns the anatomy of a family that teachers and slices can be of.
 
     Raises:
-        TeacherError: If the family is not in the table, or is that of chains.
+        TeacherError: If the family is not in the table, or is one of students only.
     """
     anatomy = anatomy_of(config)
     if not isinstance(anatomy, LayeredAnatomy):
         layered = [name for name, one in FAMILIES.items() if isinstance(one, LayeredAnatomy)]
         raise TeacherError(
-            f"model type {config.model_type!r} is a chain of operations: it can be fine-tuned and "
-            "evaluated, but not be a teacher or be cut into students, whose layers are all alike; "
-            f"use one of: {', '.join(sorted(layered))}"
+            f"model type {config.model_type!r} {_ONLY_STUDENTS[config.model_type]}: it can be "
+            "fine-tuned and evaluated, but not be a teacher or be cut into students, whose layers "
+            f"are plain ones, all alike; use one of: {', '.join(sorted(layered))}"
         )
     return anatomy
 
 
-def architecture_of(config: PreTrainedConfig) -> Architecture:
+def architecture_of(config: PreTrainedConfig) -> BertArchitecture:
     """Returns the architecture that `config` describes.
 
     Raises:
-        TeacherError: If the family is not in the table or is that of chains, or no student can
-            have the activation.
+        TeacherError: If the family is not in the table or is one of students only, or no student
+            can have the activation.
     """
     anatomy = layered_anatomy_of(config)
     activation = getattr(config, anatomy.activation)

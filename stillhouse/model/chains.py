@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stillhouse.model.anatomy import (
-    architecture_of,
     first_position,
     label_names,
     layered_anatomy_of,
@@ -16,7 +15,6 @@ from stillhouse.space.chain import ChainArchitecture, ChainBlock
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from stillhouse.space.architecture import Architecture
 
 _LAYER_NORM_EPS = 1e-12
 """That of families whose configuration does not name it."""
@@ -79,13 +77,3 @@ def chain_of(config: ChainBertConfig) -> ChainArchitecture:
         ffn_ratio=config.ffn_ratio,
         activation=config.hidden_act,
     )
-
-
-def described(config: PreTrainedConfig) -> Architecture | ChainArchitecture:
-    """Returns the architecture of any model that can be fine-tuned, chain or not.
-
-    Raises:
-        TeacherError: If the family is not in the table, or no student can have the activation.
-        SpaceError: If it is a chain that no chain of ours is like.
-    """
-    return chain_of(config) if isinstance(config, ChainBertConfig) else architecture_of(config)

@@ -5,6 +5,8 @@ Letters in names: N chosen tokens, D hidden, E width of the word embeddings, V v
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 from transformers import AutoModelForMaskedLM
 from transformers.activations import ACT2FN
+from transformers.utils import logging
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
@@ -170,8 +173,19 @@ def _head_parts(model: PreTrainedModel) -> list[nn.Module]:
     )
 
 
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def _trained_head(encoder: Encoder) -> MlmHead | None:
-    with torch.random.fork_rng(devices=[]):  # a head that is missing is drawn by chance
+    # A head that is missing is drawn by chance, and nothing to warn of: one is trained then.
+    with torch.random.fork_rng(devices=[]), _quiet_transformers():
         model, info = AutoModelForMaskedLM.from_pretrained(
             encoder.name, dtype=torch.float32, output_loading_info=True
         )

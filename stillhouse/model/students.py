@@ -18,13 +18,15 @@ from stillhouse.model.anatomy import (
     label_names,
     layered_anatomy_of,
 )
+from stillhouse.model.mobilebert import mobilebert_config
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.slicing import copy_slices, spread_layers
+from stillhouse.space.mobilebert import MobileBertArchitecture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from stillhouse.space.architecture import Architecture
+    from stillhouse.space.architecture import Architecture, BertArchitecture
 
 InitialisationKind: TypeAlias = Literal["slices", "scratch"]
 
@@ -49,9 +51,10 @@ class Initialisation:
 def student_config(
     architecture: Architecture, teacher: PreTrainedConfig, *, dropout: float = 0.0
 ) -> PreTrainedConfig:
-    """Describes a student of the teacher's family, vocabulary, positions and labels.
+    """Describes a student of the teacher's vocabulary, positions and labels.
 
-    Factored embeddings keep their width, whatever the student's own.
+    It is of the teacher's family, or a MobileBERT. Factored embeddings keep their width, whatever
+    the student's own.
 
     Args:
         architecture: Shape of the student.
@@ -59,6 +62,8 @@ def student_config(
         dropout: Probability in hidden states and attention while training, 0..1. Zero by default:
             soft targets regularise enough, and dropout costs a tenth of a CPU step.
     """
+    if isinstance(architecture, MobileBertArchitecture):
+        return mobilebert_config(architecture, teacher, dropout=dropout)
     anatomy = layered_anatomy_of(teacher)
     kind, extra = _configuration(architecture, teacher)
     given = {name: getattr(teacher, name) for name in anatomy.shared}
@@ -81,7 +86,7 @@ def student_config(
 
 
 def _configuration(
-    architecture: Architecture, teacher: PreTrainedConfig
+    architecture: BertArchitecture, teacher: PreTrainedConfig
 ) -> tuple[type[PreTrainedConfig], dict[str, Any]]:
     """Returns the class of a student's configuration and what it has beside its family's.
 

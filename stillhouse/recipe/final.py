@@ -17,8 +17,8 @@ from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import encoder_parameters, usable_positions
-from stillhouse.model.chains import described
 from stillhouse.model.count import true_flops
+from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from stillhouse.device.latency import Comparison
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.directory import RunDirectory
     from stillhouse.run.settings import LimitSettings
     from stillhouse.search.trial import Trial
 
@@ -244,7 +245,7 @@ def _long_text_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, An
     }
 
 
-def rank_students(bench: Workbench, finished: Sequence[Path]) -> list[Path]:
+def rank_students(run: RunDirectory, finished: Sequence[Path]) -> list[Path]:
     """Copies finished students to `students/<rank>`.
 
     Rank 1 is the best on search-validation among those within every limit; students over a limit
@@ -254,7 +255,7 @@ def rank_students(bench: Workbench, finished: Sequence[Path]) -> list[Path]:
     ordered = sorted(measured, key=lambda m: (not m[0]["within_limit"], -m[0]["quality_search"]))
     ranked = []
     for rank, (_, folder) in enumerate(ordered, start=1):
-        target = bench.run.student(rank)
+        target = run.student(rank)
         with folder_written_aside(target) as aside:
             shutil.copytree(folder, aside, dirs_exist_ok=True)
         ranked.append(target)

@@ -22,7 +22,7 @@ from stillhouse.errors import DataError, RunError, TrainingError
 from stillhouse.evaluate.metrics import bootstrap, score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import encoder_parameters, label_names, usable_positions
-from stillhouse.model.chains import described
+from stillhouse.model.described import described
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.predict import predict
 from stillhouse.model.students import set_dropout

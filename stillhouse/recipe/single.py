@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stillhouse.device.torch_device import TorchDevice
 from stillhouse.errors import SettingsError
 from stillhouse.model.anatomy import usable_positions
-from stillhouse.model.chains import described
+from stillhouse.model.described import described
 from stillhouse.model.modeling_chain_bert import ChainBertConfig
 from stillhouse.model.students import Initialisation, initialise_student, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
@@ -43,7 +43,7 @@ def distil_student(bench: Workbench, student: str) -> Path:
     winner, bench = student_of(bench, student, called="student")
     with bench.run.timed("final"):
         folder = finish_winner(bench, limits, winner)
-        return rank_students(bench, [folder])[0]
+        return rank_students(bench.run, [folder])[0]
 
 
 def is_shape(student: str) -> bool:

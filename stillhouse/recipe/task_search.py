@@ -111,7 +111,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
         raise RunError(_why_no_winner(trials))
     with bench.run.timed("final"):
         finished = _finish(bench, limits, winners)
-        students = rank_students(bench, list(finished.values()))
+        students = rank_students(bench.run, list(finished.values()))
     if bench.settings.compare:
         with bench.run.timed("competitors"):
             train_competitors(bench, limits)

@@ -41,15 +41,7 @@ _TRIAL_COLUMNS = (
     "parameters",
     "reward",
 )
-_ARCHITECTURE_COLUMNS = (
-    "family",
-    "layers",
-    "hidden_size",
-    "heads",
-    "head_size",
-    "ffn_size",
-    "activation",
-)
+_HEAD_SIZE = "head_size"
 
 
 @final
@@ -270,9 +262,11 @@ def _thaw(frozen: FrozenTrial) -> Trial:
 
 
 def _columns(space: SearchSpace) -> list[str]:
-    has_free_heads = {"heads", "head_size"} <= {item.name for item in space.dimensions}
-    left_out = () if has_free_heads else ("head_size",)
-    return [*_TRIAL_COLUMNS, *(name for name in _ARCHITECTURE_COLUMNS if name not in left_out)]
+    own = list(space.smallest().to_dict())
+    has_free_heads = {"heads", _HEAD_SIZE} <= {item.name for item in space.dimensions}
+    if has_free_heads and _HEAD_SIZE not in own:
+        own.insert(own.index("heads") + 1, _HEAD_SIZE)
+    return [*_TRIAL_COLUMNS, *own]
 
 
 def _csv_row(trial: Trial) -> Mapping[str, object]:

@@ -15,7 +15,8 @@ from stillhouse.files import write_text_atomically
 from stillhouse.search.strategy import Strategy
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import Architecture, architecture_from_dict
-from stillhouse.space.search_space import Dimension, SearchSpace, Value
+from stillhouse.space.families import Value
+from stillhouse.space.search_space import Dimension, SearchSpace
 
 _SIZES = ("layers", "hidden_size", "heads", "ffn_size")
 _ARCHITECTURE = ("family", *_SIZES, "activation")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from stillhouse.errors import SpaceError
+from stillhouse.space.checks import check_size
+from stillhouse.space.mobilebert import MobileBertArchitecture, mobilebert_from_dict
 
 ACTIVATIONS = ("gelu", "relu", "silu")
 
@@ -67,7 +69,7 @@ class BertArchitecture:
         """
         sizes = (layers, hidden_size, heads, ffn_size)
         for name, size in zip(_SIZES, sizes, strict=True):
-            object.__setattr__(self, name, _check_size(name, size))
+            object.__setattr__(self, name, check_size(name, size))
         if activation not in ACTIVATIONS:
             raise SpaceError(
                 f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
@@ -130,14 +132,15 @@ class BertArchitecture:
         }
 
 
-Architecture: TypeAlias = BertArchitecture
+Architecture: TypeAlias = BertArchitecture | MobileBertArchitecture
 
 
 def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
     """Build the architecture that `to_dict` described.
 
     Args:
-        data: Exactly the keys of `to_dict`; head_size may be left out where heads are not free.
+        data: Exactly the keys of `to_dict` of its family; head_size of a BERT may be left out where
+            heads are not free.
 
     Returns:
         The validated architecture.
@@ -145,6 +148,11 @@ def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
     Raises:
         SpaceError: A key is missing or unknown, the family is unknown, or a value breaks a rule.
     """
+    if data.get("family") == MobileBertArchitecture.family:
+        return mobilebert_from_dict(data)
+    families = [one.family for one in (BertArchitecture, MobileBertArchitecture)]
+    if data.get("family", BertArchitecture.family) not in families:
+        raise SpaceError(f"family must be one of {', '.join(families)}, got {data['family']!r}")
     expected = ("family", *_SIZES, "activation")
     missing = [name for name in expected if name not in data]
     unknown = [name for name in data if name not in (*expected, _HEAD_SIZE)]
@@ -154,18 +162,17 @@ def architecture_from_dict(data: Mapping[str, object]) -> Architecture:
             f"together are not as wide as the layers); "
             f"missing: {', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}"
         )
-    _check_family(data["family"])
     return BertArchitecture(
-        layers=_check_size("layers", data["layers"]),
-        hidden_size=_check_size("hidden_size", data["hidden_size"]),
-        heads=_check_size("heads", data["heads"]),
-        head_size=_check_size(_HEAD_SIZE, data[_HEAD_SIZE]) if _HEAD_SIZE in data else None,
-        ffn_size=_check_size("ffn_size", data["ffn_size"]),
+        layers=check_size("layers", data["layers"]),
+        hidden_size=check_size("hidden_size", data["hidden_size"]),
+        heads=check_size("heads", data["heads"]),
+        head_size=check_size(_HEAD_SIZE, data[_HEAD_SIZE]) if _HEAD_SIZE in data else None,
+        ffn_size=check_size("ffn_size", data["ffn_size"]),
         activation=str(data["activation"]),
     )
 
 
-def parse_architecture(text: str, *, like: Architecture) -> Architecture:
+def parse_architecture(text: str, *, like: BertArchitecture) -> BertArchitecture:
     """Read `"layers=3,hidden_size=384"`; what is not given follows `like`.
 
     Heads that are not given keep the head size of `like`, or the largest smaller one that divides
@@ -198,12 +205,6 @@ def parse_architecture(text: str, *, like: Architecture) -> Architecture:
     )
 
 
-def _check_size(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SpaceError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return value
-
-
 def _free_head_size(hidden_size: int, heads: int, head_size: int | None) -> int | None:
     """Return the head size if it is free, and None if it is that of `hidden_size` shared out."""
     if head_size is None:
@@ -213,7 +214,7 @@ def _free_head_size(hidden_size: int, heads: int, head_size: int | None) -> int 
                 f"a number of heads that divides {hidden_size}, or give head_size"
             )
         return None
-    return None if heads * _check_size(_HEAD_SIZE, head_size) == hidden_size else head_size
+    return None if heads * check_size(_HEAD_SIZE, head_size) == hidden_size else head_size
 
 
 def _check_family(family: object) -> None:
@@ -239,12 +240,12 @@ def _read_pairs(text: str) -> dict[str, str]:
 
 def _read_size(name: str, text: str) -> int:
     try:
-        return _check_size(name, int(text))
+        return check_size(name, int(text))
     except ValueError:
         raise SpaceError(f"{name} must be a whole number, got {text!r}") from None
 
 
-def _default_heads(hidden_size: int, head_size: int | None, like: Architecture) -> int:
+def _default_heads(hidden_size: int, head_size: int | None, like: BertArchitecture) -> int:
     if like.has_free_heads:
         return like.heads
     if head_size is None:

@@ -7,6 +7,13 @@ Attention may be narrower or wider than the layers: its projections lead from `h
 from dataclasses import dataclass
 
 from stillhouse.space.architecture import Architecture
+from stillhouse.space.mobilebert import MobileBertArchitecture
+from stillhouse.space.mobilebert_counts import (
+    embedding_multiply_adds,
+    embedding_parameters,
+    layer_multiply_adds,
+    layer_parameters,
+)
 
 _FLOPS_PER_MULTIPLY_ADD = 2
 
@@ -66,6 +73,8 @@ def count_encoder_parameters(architecture: Architecture) -> int:
     Returns:
         Number of parameters.
     """
+    if isinstance(architecture, MobileBertArchitecture):
+        return architecture.layers * layer_parameters(architecture)
     width, inner = architecture.hidden_size, architecture.ffn_size
     heads = architecture.attention_width
     attention = 3 * (width * heads + heads) + (heads * width + width)  # query, key, value; output
@@ -77,6 +86,8 @@ def count_encoder_parameters(architecture: Architecture) -> int:
 def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
     """Count the parameters of a plain sequence classifier.
 
+    The head of a MobileBERT reads the first token's state as it is, as in the published one.
+
     Args:
         architecture: The network to count.
         ends: Its embeddings and head.
@@ -85,13 +96,25 @@ def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
         Parameters by part.
     """
     width = architecture.hidden_size
+    outputs = width * ends.labels + ends.labels
+    if isinstance(architecture, MobileBertArchitecture):
+        return ParameterCount(
+            embeddings=embedding_parameters(
+                architecture,
+                vocab_size=ends.vocab_size,
+                positions=ends.positions,
+                token_types=ends.token_types,
+            ),
+            encoder=count_encoder_parameters(architecture),
+            head=outputs,
+        )
     narrow = ends.factored_size or width
     projection = narrow * width + width if ends.needs_projection(width) else 0
     layer_norm = 2 * narrow
     return ParameterCount(
         embeddings=ends.rows * narrow + layer_norm + projection,
         encoder=count_encoder_parameters(architecture),
-        head=(width * width + width) + (width * ends.labels + ends.labels),
+        head=(width * width + width) + outputs,
     )
 
 
@@ -109,6 +132,11 @@ def count_flops(architecture: Architecture, ends: Ends, *, length: int) -> int:
     Returns:
         FLOPs of one forward pass with batch size 1.
     """
+    if isinstance(architecture, MobileBertArchitecture):
+        layers = architecture.layers * layer_multiply_adds(architecture, length)
+        ahead = embedding_multiply_adds(architecture, length)
+        outputs = architecture.hidden_size * ends.labels
+        return _FLOPS_PER_MULTIPLY_ADD * (ahead + layers + outputs)
     width, inner = architecture.hidden_size, architecture.ffn_size
     heads = architecture.attention_width
     projections = 4 * length * width * heads

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from stillhouse.errors import SpaceError
 from stillhouse.space.architecture import Architecture, BertArchitecture
+from stillhouse.space.mobilebert import MobileBertArchitecture, mobilebert, mobilebert_tiny
 from stillhouse.space.nas_bert import nas_bert, nas_bert_architectures, nas_bert_for
 from stillhouse.space.search_space import Dimension, SearchSpace
 
@@ -14,6 +15,9 @@ __all__ = [
     "autodistil",
     "autodistil_ablation",
     "autodistil_for",
+    "autodistill",
+    "autodistill_for",
+    "autodistill_references",
     "bounding_box",
     "kd_nas",
     "kd_nas_for",
@@ -80,6 +84,27 @@ _ABLATIONS = {
         replace(_BASE, layers=(11, 12)),
     ),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MobileSpace:
+    """Values of AutoDistill's space but depth and embeddings."""
+
+    hidden_size: tuple[int, ...]
+    bottleneck_size: tuple[int, ...]
+    heads: tuple[int, ...]
+    ffn_size: tuple[int, ...]
+    ffn_count: tuple[int, ...]
+
+
+_MOBILE_WIDTH = 512
+_MOBILE = _MobileSpace(
+    hidden_size=(128, 256, 384, 512),
+    bottleneck_size=(64, 96, 128, 160),
+    heads=(1, 2, 4, 8),
+    ffn_size=(384, 512, 640),
+    ffn_count=(2, 4, 6),
+)
 
 
 def kd_nas() -> SearchSpace:
@@ -182,6 +207,70 @@ def autodistil_ablation(count: int) -> tuple[SearchSpace, ...]:
     return tuple(_autodistil_space(_PUBLISHED_TEACHER, item) for item in _ABLATIONS[count])
 
 
+def autodistill(*, literal: bool = False) -> SearchSpace:
+    """Return AutoDistill's space of 576 MobileBERTs, all of 24 layers.
+
+    Source: the open re-implementation of Zhang et al., arXiv 2201.08539, whose own table could not
+    be read. It lists 246 as the second hidden size, certainly a slip for 256.
+
+    Args:
+        literal: Keeps the 246.
+    """
+    widths = (128, 246, 384, 512) if literal else _MOBILE.hidden_size
+    return _mobile_space(replace(_MOBILE, hidden_size=widths), layers=(24,), embedding_size=128)
+
+
+def autodistill_for(teacher: Architecture) -> SearchSpace:
+    """Return AutoDistill's space in the proportions of another teacher.
+
+    Students are as deep as the teacher, for each layer learns from one of the teacher's. Widths are
+    the published fractions of 512, the width of MobileBERT's own teacher, rounded to multiples of 8
+    (halves up, at least 8); values that meet are merged. Numbers of heads and of feed-forward
+    networks stay as they are; where heads do not divide a bottleneck, the point is left out.
+
+    Args:
+        teacher: The teacher's architecture.
+    """
+
+    def scaled(values: Sequence[int]) -> tuple[int, ...]:
+        return _scaled_up(values, teacher.hidden_size, _MOBILE_WIDTH, step=8)
+
+    space = _MobileSpace(
+        hidden_size=scaled(_MOBILE.hidden_size),
+        bottleneck_size=scaled(_MOBILE.bottleneck_size),
+        heads=_MOBILE.heads,
+        ffn_size=scaled(_MOBILE.ffn_size),
+        ffn_count=_MOBILE.ffn_count,
+    )
+    # As narrow as the narrowest student, so that all have the same embeddings.
+    return _mobile_space(space, layers=(teacher.layers,), embedding_size=min(space.hidden_size))
+
+
+def autodistill_references(teacher: Architecture) -> dict[str, MobileBertArchitecture]:
+    """Return the hand-crafted MobileBERT and MobileBERT-tiny in the proportions of a teacher.
+
+    They are what AutoDistill has to beat, scaled as `autodistill_for` scales its space.
+
+    Args:
+        teacher: The teacher's architecture.
+    """
+
+    def width(value: int) -> int:
+        return _scaled_up([value], teacher.hidden_size, _MOBILE_WIDTH, step=8)[0]
+
+    def scaled(one: MobileBertArchitecture) -> MobileBertArchitecture:
+        return replace(
+            one,
+            layers=teacher.layers,
+            hidden_size=width(one.hidden_size),
+            bottleneck_size=width(one.bottleneck_size),
+            ffn_size=width(one.ffn_size),
+            embedding_size=width(one.embedding_size),
+        )
+
+    return {"MobileBERT": scaled(mobilebert()), "MobileBERT-tiny": scaled(mobilebert_tiny())}
+
+
 def bounding_box(spaces: Sequence[SearchSpace]) -> SearchSpace:
     """Return the smallest grid that holds every one of several spaces.
 
@@ -238,6 +327,22 @@ def _autodistil_space(teacher: Architecture, published: _SubSpace) -> SearchSpac
             Dimension("heads", heads),
             Dimension("head_size", (teacher.head_size,)),
             Dimension("activation", (teacher.activation,)),
+        )
+    )
+
+
+def _mobile_space(
+    values: _MobileSpace, *, layers: tuple[int, ...], embedding_size: int
+) -> SearchSpace:
+    return SearchSpace(
+        (
+            Dimension("layers", layers),
+            Dimension("hidden_size", values.hidden_size),
+            Dimension("bottleneck_size", values.bottleneck_size),
+            Dimension("heads", values.heads),
+            Dimension("ffn_size", values.ffn_size),
+            Dimension("ffn_count", values.ffn_count),
+            Dimension("embedding_size", (embedding_size,)),
         )
     )
 

@@ -5,21 +5,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 
 from stillhouse.errors import SpaceError
-from stillhouse.space.architecture import ACTIVATIONS, Architecture, BertArchitecture
+from stillhouse.space.architecture import ACTIVATIONS, Architecture
 from stillhouse.space.constraints import Constraint
 from stillhouse.space.counts import count_encoder_parameters
+from stillhouse.space.families import DIMENSION_NAMES, Value, family_of
 
-Value: TypeAlias = int | float | str
-
-_WHOLE = ("layers", "hidden_size", "heads", "head_size", "ffn_size")
-_NAMES = (*_WHOLE, "ffn_ratio", "activation")
-_EXACTLY_ONE_OF = (("layers",), ("hidden_size",), ("ffn_size", "ffn_ratio"))
-_HEADS = ("heads", "head_size")
+_NOT_WHOLE = ("ffn_ratio", "activation")
 _MUTATION_TRIES = 100
 
 
@@ -28,8 +24,9 @@ class Dimension:
     """One choice of a search space.
 
     Args:
-        name: One of layers, hidden_size, heads, head_size, ffn_size, ffn_ratio (feed-forward size
-            over hidden size) and activation.
+        name: Of plain encoders one of layers, hidden_size, heads, head_size, ffn_size, ffn_ratio
+            (feed-forward size over hidden size) and activation; of MobileBERTs one of layers,
+            hidden_size, bottleneck_size, heads, ffn_size, ffn_count and embedding_size.
         values: What it may be: strictly increasing positive numbers (whole ones but for
             ffn_ratio), or distinct activations.
 
@@ -42,8 +39,9 @@ class Dimension:
 
     def __post_init__(self) -> None:
         """Check the name, then the values by the rule of that name."""
-        if self.name not in _NAMES:
-            raise SpaceError(f"a dimension is one of {', '.join(_NAMES)}, got {self.name!r}")
+        if self.name not in DIMENSION_NAMES:
+            known = ", ".join(DIMENSION_NAMES)
+            raise SpaceError(f"a dimension is one of {known}, got {self.name!r}")
         if not self.values:
             raise SpaceError(f"dimension {self.name} has no values; give at least one")
         if self.name == "activation":
@@ -65,7 +63,7 @@ class Dimension:
             )
 
     def _check_numbers(self) -> None:
-        whole = self.name in _WHOLE
+        whole = self.name not in _NOT_WHOLE
         previous = 0.0
         for value in self.values:
             if (
@@ -88,12 +86,17 @@ class SearchSpace:
     Two different points of the grid never mean the same architecture, so a strategy may work on
     indices alone. The allowed ones are listed once, at the first question that needs the list.
 
+    A space is of plain encoders, or of MobileBERTs if it has the dimension bottleneck_size.
+
     With either heads or head_size, the heads share the width out among them, and points where they
-    do not divide it are left out. With both, heads are free: every point can be built.
+    do not divide it are left out. With both, heads are free: every point can be built. The heads of
+    a MobileBERT share out the bottleneck.
 
     Args:
         dimensions: layers, hidden_size, heads or head_size or both, ffn_size or ffn_ratio, and
-            optionally activation (gelu if left out); each once, in the order of enumeration.
+            optionally activation (gelu if left out); of MobileBERTs layers, hidden_size,
+            bottleneck_size, heads, ffn_size, ffn_count and optionally embedding_size (128 if left
+            out); each once, in the order of enumeration.
         constraints: Rules that every architecture of the space keeps.
 
     Raises:
@@ -109,7 +112,9 @@ class SearchSpace:
         self.constraints = tuple(constraints)
         self._by_name = {dimension.name: dimension for dimension in self.dimensions}
         _check_names([dimension.name for dimension in self.dimensions])
-        self._check_ratios()
+        self._names = frozenset(self._by_name)
+        self._family = family_of(self._names)
+        self._family.check({item.name: item.values for item in self.dimensions})
 
     @property
     def grid_size(self) -> int:
@@ -175,7 +180,7 @@ class SearchSpace:
             SpaceError: The indices do not fit the dimensions.
         """
         self._check_indices(indices)
-        architecture = self._build(
+        architecture = self._family.build(
             {item.name: item.values[indices[item.name]] for item in self.dimensions}
         )
         if architecture is None or not all(rule.allows(architecture) for rule in self.constraints):
@@ -236,38 +241,16 @@ class SearchSpace:
         decoded = (self.try_decode(dict(zip(names, point, strict=True))) for point in grid)
         return tuple(architecture for architecture in decoded if architecture is not None)
 
-    def _build(self, chosen: Mapping[str, Value]) -> Architecture | None:
-        hidden_size = int(chosen["hidden_size"])
-        heads = _head_count(hidden_size, chosen)
-        if heads is None:
-            return None
-        return BertArchitecture(
-            layers=int(chosen["layers"]),
-            hidden_size=hidden_size,
-            heads=heads,
-            head_size=int(chosen["head_size"]) if "head_size" in chosen else None,
-            ffn_size=int(chosen["ffn_size"])
-            if "ffn_size" in chosen
-            else _ffn_size(hidden_size, chosen["ffn_ratio"]),
-            activation=str(chosen.get("activation", "gelu")),
-        )
-
     def _indices(self, architecture: Architecture) -> dict[str, int] | None:
-        if "activation" not in self._by_name and architecture.activation != "gelu":
-            return None
-        if architecture.has_free_heads and not self._has_free_heads:
+        if not self._family.has(architecture, self._names):
             return None
         indices = {}
-        for dimension in self.dimensions:
-            index = _index_of(dimension, architecture)
-            if index is None:
+        for item in self.dimensions:
+            place = self._family.place(architecture, item.name, item.values)
+            if place is None:
                 return None
-            indices[dimension.name] = index
+            indices[item.name] = place
         return indices
-
-    @property
-    def _has_free_heads(self) -> bool:
-        return all(name in self._by_name for name in _HEADS)
 
     def _redraw(
         self, parent: Mapping[str, int], generator: np.random.Generator, probability: float
@@ -284,22 +267,10 @@ class SearchSpace:
         refused = [rule.description for rule in self.constraints if not rule.allows(architecture)]
         if refused:
             return f"it must have {'; '.join(refused)}"
-        if architecture.has_free_heads and not self._has_free_heads:
+        if architecture.has_free_heads and not self._names.issuperset(("heads", "head_size")):
             return "its heads must share hidden_size among them: the space lacks heads or head_size"
         grid = ", ".join(f"{item.name} {item.values}" for item in self.dimensions)
         return f"choose among {grid}"
-
-    def _check_ratios(self) -> None:
-        if "ffn_ratio" not in self._by_name:
-            return
-        ratios = self._by_name["ffn_ratio"].values
-        for width in self._by_name["hidden_size"].values:
-            sizes = {_ffn_size(int(width), ratio) for ratio in ratios}
-            if len(sizes) < len(ratios) or 0 in sizes:
-                raise SpaceError(
-                    f"the values of ffn_ratio {ratios} must give different feed-forward sizes of "
-                    f"at least 1 for every width, and do not for {width}; spread them"
-                )
 
     def _check_indices(self, indices: Mapping[str, int]) -> None:
         if indices.keys() != self._by_name.keys():
@@ -326,38 +297,3 @@ def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpaceError(f"dimension {', '.join(twice)} is there twice; merge its values")
-    for group in _EXACTLY_ONE_OF:
-        present = [name for name in group if name in names]
-        if len(present) != 1:
-            raise SpaceError(
-                f"a search space needs exactly one of the dimensions {', '.join(group)}, "
-                f"got {', '.join(present) or 'none'}"
-            )
-    if not any(name in names for name in _HEADS):
-        raise SpaceError(f"a search space needs the dimension {' or '.join(_HEADS)}, or both")
-
-
-def _head_count(hidden_size: int, chosen: Mapping[str, Value]) -> int | None:
-    """Return the number of heads, or None where heads that share the width do not divide it."""
-    if all(name in chosen for name in _HEADS):
-        return int(chosen["heads"])
-    # A number of heads and a head size are each other's cofactor of the width.
-    divisor = int(chosen["heads" if "heads" in chosen else "head_size"])
-    if hidden_size % divisor:
-        return None
-    return divisor if "heads" in chosen else hidden_size // divisor
-
-
-def _index_of(dimension: Dimension, architecture: Architecture) -> int | None:
-    if dimension.name == "ffn_ratio":
-        width = architecture.hidden_size
-        values: tuple[Value, ...] = tuple(_ffn_size(width, ratio) for ratio in dimension.values)
-        wanted: Value = architecture.ffn_size
-    else:
-        values = dimension.values
-        wanted = getattr(architecture, dimension.name)
-    return values.index(wanted) if wanted in values else None
-
-
-def _ffn_size(hidden_size: int, ratio: Value) -> int:
-    return round(hidden_size * float(ratio))

@@ -191,6 +191,16 @@ def test_a_batch_reads_the_rows_of_its_stretches(packed):
     assert packed.attention_mask([3, 4]).tolist() == [[1, 1, 1]] * 2
 
 
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 15), (0, 7), (7, 15), (3, 6), (5, 6), (6, 8), (4, 4), (15, 15)]
+)
+def test_a_part_is_a_set_of_its_own(packed, start, stop):
+    part = packed.part(start, stop)
+    assert len(part) == stop - start
+    assert part.batch(range(len(part)))[:, 0].tolist() == ROWS[start:stop]
+    assert part.length == packed.length
+
+
 @pytest.mark.parametrize("indices", [[15, 0], [0, -1]])
 def test_a_position_that_is_not_there_is_refused(packed, indices):
     bad = 15 if 15 in indices else -1

@@ -15,6 +15,7 @@ from stillhouse.data.packing import PackedSet
 from stillhouse.distill import masked_lm
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import (
+    BorrowedHead,
     MaskedLmLesson,
     MaskedLmStep,
     MaskedText,
@@ -418,6 +419,32 @@ def test_held_out_text_is_scored_at_every_chosen_token(
     assert told == sorted(told)
     assert len(told) == -(-10 // batch_size)
     assert told[-1] == 1.0
+
+
+def test_a_teachers_head_reads_a_student_through_a_projection(teacher, corpus, masker):
+    """The student is the teacher with its states turned; the projection turns them back."""
+    hidden = teacher.encoder.model.config.hidden_size
+    torch.manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(hidden, hidden)).Q
+
+    class Turned(BertModel):
+        def forward(self, **inputs):
+            output = super().forward(**inputs)
+            output.last_hidden_state = output.last_hidden_state @ turn
+            return output
+
+    student = Turned(teacher.encoder.model.config)
+    student.load_state_dict(teacher.encoder.model.state_dict())
+    back = torch.nn.Linear(hidden, hidden, bias=False)
+    with torch.no_grad():
+        back.weight.copy_(turn)
+    borrowed = BorrowedHead(student=student, projection=back, head=teacher.head)
+    found, expected = (held_out_mlm(one, corpus, masker) for one in (borrowed, teacher))
+    assert found.chosen_count == expected.chosen_count
+    assert found.cross_entropy_nats == pytest.approx(expected.cross_entropy_nats, rel=1e-4)
+    plain = BorrowedHead(student=student, projection=torch.nn.Identity(), head=teacher.head)
+    other = held_out_mlm(plain, corpus, masker)
+    assert other.cross_entropy_nats != pytest.approx(expected.cross_entropy_nats, rel=1e-2)
 
 
 def test_a_teacher_without_a_head_is_refused(tokenizer, corpus, masker, make_student):

@@ -12,8 +12,9 @@ from stillhouse.model.anatomy import (
     ends_of,
     usable_positions,
 )
-from stillhouse.model.chains import chain_config, chain_of, described
+from stillhouse.model.chains import chain_config, chain_of
 from stillhouse.model.count import true_flops, true_parameters
+from stillhouse.model.described import described
 from stillhouse.model.encoders import bare_anatomy, build_encoder, load_encoder
 from stillhouse.model.modeling_chain_bert import ChainBertConfig, ChainBertModel
 from stillhouse.model.slicing import copy_slices

@@ -111,7 +111,7 @@ def test_rules(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "mobilebert"}, "family must be 'bert', got 'mobilebert'"),
+        ({"family": "gpt"}, "family must be one of bert, mobilebert, got 'gpt'"),
         ({"layers": "3"}, "layers must be a whole number"),
         ({"width": 3}, "unknown: width"),
         ({"head_size": "32"}, "head_size must be a whole number"),
