@@ -82,7 +82,7 @@ SMALL = Size(
     held_out=128,
     judge_tasks=("mrpc", "sst2", "stsb"),
     shots_task="sst2",
-    student_tasks={"sst2": 1, "mrpc": 3, "rte": 3, "stsb": 3, "cola": 3},
+    student_tasks={"sst2": 3, "mrpc": 3, "rte": 3, "stsb": 3, "cola": 3},
     most_train=4000,
     epochs=3.0,
 )
