@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from scipy import stats
 
+from stillhouse.device.chips import ToldPrecision
 from stillhouse.errors import DeviceError, SettingsError
-from stillhouse.model.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +21,12 @@ class Workload:
         batch: Examples in one request.
         length: Tokens of each example.
         precision: Arithmetic of weights and activations.
-        threads: Processor threads; 0 on a GPU, where they do not matter.
+        threads: Processor threads; 0 on a GPU or another accelerator, where they do not matter.
     """
 
     length: int
     batch: int = 1
-    precision: Precision = "float32"
+    precision: ToldPrecision = "float32"
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Latency:
         high_ms: Upper end of it; a limit is met when this is below the limit.
         p10_ms: 10th percentile of the runs.
         p90_ms: 90th percentile of the runs.
-        runs: Passes timed; 0 for a figure that was looked up.
+        runs: Passes timed; 0 for a figure that was looked up or computed.
         how: How the figure is known.
         device: Name of the device.
         workload: What was run.
@@ -66,7 +66,7 @@ class Latency:
     p10_ms: float
     p90_ms: float
     runs: int
-    how: Literal["measured", "table"]
+    how: Literal["measured", "table", "analytic"]
     device: str
     workload: Workload
 

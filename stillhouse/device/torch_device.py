@@ -16,7 +16,7 @@ from torch import nn
 from stillhouse.device.latency import Comparison, Latency, Shape, Workload, summarise
 from stillhouse.errors import DeviceError
 from stillhouse.model.anatomy import usable_positions
-from stillhouse.model.precision import autocast
+from stillhouse.model.precision import Precision, autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,9 +111,10 @@ class TorchDevice:
         return times_ms
 
     def _time_once(self, model: nn.Module, tokens_BT: torch.Tensor, workload: Workload) -> float:
+        precision = _torch_precision(workload)
         self._synchronise()
         start_ns = time.perf_counter_ns()
-        with torch.inference_mode(), autocast(self._device, workload.precision):
+        with torch.inference_mode(), autocast(self._device, precision):
             model(input_ids=tokens_BT)
         self._synchronise()
         return (time.perf_counter_ns() - start_ns) / 1e6
@@ -126,6 +127,15 @@ class TorchDevice:
         latency = self._summary(times_ms, workload)
         half_width_ms = (latency.high_ms - latency.low_ms) / 2
         return half_width_ms <= WANTED_HALF_WIDTH_FRACTION * latency.median_ms
+
+
+def _torch_precision(workload: Workload) -> Precision:
+    if workload.precision == "int8":
+        raise DeviceError(
+            "PyTorch times models in float32 or bfloat16, not in int8; set device.precision to one "
+            "of them, or device.chip to a chip that has it"
+        )
+    return workload.precision
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from stillhouse.device.chips import find_chip
 from stillhouse.device.latency import Workload
+from stillhouse.device.roofline import roofline_device
 from stillhouse.device.table import TableDevice, read_table
 from stillhouse.device.torch_device import TorchDevice
 from stillhouse.errors import DeviceError
@@ -47,6 +49,10 @@ def table_from_file(tmp_path):
     return read_table(path)
 
 
+def phone(tmp_path):
+    return roofline_device(find_chip("phone-cpu"), build(SHAPES[1]).config, bare=False)
+
+
 def cuda_device(tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -57,6 +63,7 @@ MAKERS = [
     torch_device,
     table_device,
     table_from_file,
+    phone,
     pytest.param(cuda_device, marks=pytest.mark.gpu),
 ]
 

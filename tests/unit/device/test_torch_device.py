@@ -108,6 +108,12 @@ def test_the_workload_decides_shape_and_precision(cpu, make_bert, shape):
     assert set(seen) == {(3, 7), torch.bfloat16}
 
 
+def test_int8_is_refused(cpu, make_bert, shape):
+    device = TorchDevice(cpu, teacher=make_bert(shape(1)), build=make_bert, longest_s=0.0)
+    with pytest.raises(DeviceError, match="float32 or bfloat16, not in int8"):
+        device.compare(shape(1), Workload(length=8, precision="int8"))
+
+
 @pytest.mark.parametrize(("of_student", "of_teacher"), [(24, 12), (12, 24)])
 def test_more_tokens_than_positions_are_refused(cpu, make_bert, shape, of_student, of_teacher):
     device = TorchDevice(
