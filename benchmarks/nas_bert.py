@@ -47,9 +47,9 @@ from stillhouse.recipe.chain_nursery import (
     load_chain_teacher,
     open_chain_nursery,
     open_operations,
-    with_mlm_head,
 )
 from stillhouse.recipe.chain_selection import ChainTable, mlm_loss
+from stillhouse.recipe.mlm_nursery import with_mlm_head
 from stillhouse.recipe.pretrain import fresh_student, train_student
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
@@ -160,7 +160,7 @@ class Search:
             opened = open_chain_nursery(
                 settings, run, LoggingNarrator(), teacher, Accelerator(cpu=True)
             )
-            self.nursery: ChainNursery = with_mlm_head(opened)
+            self.nursery: ChainNursery = with_mlm_head(opened, opened.text)
             self.operations: OperationTable = open_operations(self.nursery)
             self.supernets: list[BlockSupernet] = train_blocks(self.nursery, self.operations)
             self.rows: list[BlockRow] = self._rows(settings)

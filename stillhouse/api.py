@@ -17,7 +17,7 @@ from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_
 from stillhouse.errors import RunError, SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.teachers import Teacher
-from stillhouse.recipe import autodistil, nas_bert
+from stillhouse.recipe import autodistil, autodistill, nas_bert
 from stillhouse.recipe.chain_blocks import BLOCKS_FILE
 from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
@@ -149,6 +149,8 @@ def run_search_job(
     """Searches, distils, exports and reports; resumes what `path` holds."""
     if settings.recipe in _SUPERNET_JOBS:
         return _run_supernet_job(settings, path, narrator)
+    if settings.recipe == "autodistill":
+        return _run_mobile_job(settings, path, narrator)
     with open_run(path, settings) as run:
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
@@ -178,6 +180,28 @@ def _run_supernet_job(settings: RunSettings, path: Path, narrator: Narrator) -> 
         _close_work(run)
         students = [Student(path=one, metrics=job.read(one)) for one in chosen]
         return _family_result(run, students)
+
+
+def _run_mobile_job(settings: RunSettings, path: Path, narrator: Narrator) -> SearchResult:
+    """Searches MobileBERTs on plain text, and distils the front.
+
+    Raises:
+        SettingsError: If something is set that has no effect there.
+    """
+    idle = [f"compare = {', '.join(settings.compare)}"] if settings.compare else []
+    if settings.search.strategy == "controller":
+        idle.append("search.strategy = controller")
+    if idle:
+        raise SettingsError(
+            f"autodistill has no use for {', '.join(idle)}: it proposes by a sampler of Optuna "
+            "(random, tpe, gp, nsga2) and compares on plain text. Leave that out"
+        )
+    with open_run(path, settings) as run:
+        if not run.is_complete:
+            accelerator = Accelerator(cpu=not torch.cuda.is_available())
+            autodistill.search_mobilebert(settings, run, narrator, accelerator)
+        _close(run)
+        return _result(run)
 
 
 def run_select_job(
@@ -307,7 +331,7 @@ def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) 
     Raises:
         StillhouseError: Whatever would stop the search before its first training.
     """
-    if settings.recipe in _SUPERNET_JOBS:
+    if settings.recipe not in ("plain", "kd-nas"):
         raise SettingsError(
             f"plan tells of searches with a task (plain, kd-nas), not of {settings.recipe}: its "
             "first minutes tell tokens a second and the time left"
@@ -396,8 +420,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.
-        recipe: `kd-nas`, `autodistil`, `nas-bert` or `plain`; `None` leaves it to `settings`, by
-            default `plain`.
+        recipe: `kd-nas`, `autodistil`, `nas-bert`, `autodistill` or `plain`; `None` leaves it to
+            `settings`, by default `plain`.
         tokenizer: Tokeniser of a teacher in memory.
         text: Text columns, one or two.
         label: Label column.

@@ -66,6 +66,13 @@ FinetuneOption = Annotated[
         help="auto (unless the checkpoint has a trained head), always or never.",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where latency is told: auto, cpu, cuda, a .csv file of latencies, or a chip by its "
+        "data sheet (tpu-v4i, tpu-v1-int8, a100, h100, h200, phone-cpu, server-cpu)."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting: path=value, such as search.epochs=2. Repeatable."),
@@ -77,8 +84,8 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RECIPE] [SETTINGS_FILE]",
-        help="kd-nas, autodistil, nas-bert or plain (the default), and a YAML file; options given "
-        "win.",
+        help="kd-nas, autodistil, nas-bert, autodistill or plain (the default), and a YAML file; "
+        "options given win.",
     ),
 ]
 
@@ -89,12 +96,13 @@ def gather_settings(
     *,
     limits: Sequence[str] = (),
     time: str | None = None,
+    device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> RunSettings:
     """Merges a settings file and options; loads torch only now, so that --help is quick."""
     from stillhouse.cli.settings import gather_settings as gather  # noqa: PLC0415  loads torch
 
-    return gather(file, options, limits=limits, time=time, overrides=overrides)
+    return gather(file, options, limits=limits, time=time, device=device, overrides=overrides)
 
 
 def search_settings(
@@ -117,13 +125,17 @@ def search_settings(
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="autodistil, nas-bert: text files, a .jsonl or .parquet file, or hf:OWNER/NAME."
+            help="autodistil, nas-bert, autodistill: text files, a .jsonl or .parquet file, or "
+            "hf:OWNER/NAME."
         ),
     ] = None,
     time: Annotated[
         str | None, typer.Option(help="Time for the whole run: 45m, 1h30m, 90s.")
     ] = None,
-    candidates: Annotated[int | None, typer.Option(help="Candidates to train, at most.")] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option("--candidates", "--trials", help="Candidates to train, at most."),
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option(help="random, tpe, gp, nsga2, or controller (that of KD-NAS).")
     ] = None,
@@ -134,6 +146,7 @@ def search_settings(
             "and shown beside them. Repeatable."
         ),
     ] = None,
+    device: DeviceOption = None,
     teacher_finetune: FinetuneOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     overrides: SetOption = None,
@@ -160,6 +173,7 @@ def search_settings(
         },
         limits=limit or (),
         time=time,
+        device=device,
         overrides=overrides or (),
     )
 
@@ -229,6 +243,9 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
 
     Several budgets from one table: stillhouse search nas-bert --teacher T --corpus wiki.txt
     --limit params_m=10,latency_ms=4 --limit params_m=5
+
+    MobileBERTs for a chip: stillhouse search autodistill --teacher T --corpus wiki.txt
+    --device tpu-v4i --trials 60
     """
     from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
 
@@ -242,12 +259,11 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
         return
     _print_students(result.students, result.competitors)
     best = result.students[0]
+    hint = f"Load the best with AutoModelForSequenceClassification.from_pretrained('{best.path}')"
+    if settings.recipe == "autodistill":
+        hint = f"Fine-tune the best with stillhouse finetune {best.path} --task glue/mrpc"
     err.print(
-        f"\nDone. Load the best with AutoModelForSequenceClassification.from_pretrained("
-        f"'{best.path}'), and open {result.report}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"\nDone. {hint}, and open {result.report}", markup=False, highlight=False, soft_wrap=True
     )
 
 
@@ -355,6 +371,7 @@ def distill(
     metric: MetricOption = None,
     unlabelled: UnlabelledOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training set.")] = None,
+    device: DeviceOption = None,
     teacher_finetune: FinetuneOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     overrides: SetOption = None,
@@ -379,6 +396,7 @@ def distill(
             "final.epochs": epochs,
             "seed": seed,
         },
+        device=device,
         overrides=overrides or (),
     )
     from stillhouse.api import run_distill_job  # noqa: PLC0415  torch loads after parsing
@@ -559,11 +577,16 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004
 
 
+def _latency_told(metrics: Mapping[str, Any]) -> str:
+    """Tells what the latencies of a table are: `latency: analytic, batch 1, length 64, …`."""
+    return f"latency: {metrics['latency_how']}, {metrics['workload_label']}"
+
+
 def _print_students(students: Sequence[Student], competitors: Sequence[Student] = ()) -> None:
     if not students:
         return
     first = students[0].metrics
-    table = Table(title=f"Students (latency: {first['workload_label']})")
+    table = Table(title=f"Students ({_latency_told(first)})")
     for column in ("rank", "architecture", first["metric"], "of teacher", "ms", "faster", "limit"):
         table.add_column(column)
     for rank, student in enumerate(students, start=1):
@@ -583,7 +606,7 @@ def _print_family(students: Sequence[Student]) -> None:
     """Prints students without a task; a worker of a data-parallel training has none to print."""
     if not students:
         return
-    table = Table(title=f"Students (latency: {students[0].metrics['workload_label']})")
+    table = Table(title=f"Students ({_latency_told(students[0].metrics)})")
     for column in ("folder", "space", "architecture", "relation loss", "M parameters"):
         table.add_column(column)
     for column in ("FLOPs of teacher's", "ms", "faster"):
@@ -613,7 +636,7 @@ def _print_selected(students: Sequence[Student]) -> None:
     """Prints selected chains; a worker of a training in several processes has none to print."""
     if not students:
         return
-    table = Table(title=f"Selected (latency: {students[0].metrics['workload_label']})")
+    table = Table(title=f"Selected ({_latency_told(students[0].metrics)})")
     for column in ("folder", "budget", "architecture", "masked-word loss"):
         table.add_column(column)
     for column in ("M parameters", "FLOPs of teacher's", "ms"):

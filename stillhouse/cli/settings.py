@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stillhouse.device.chips import did_you_mean, known_chips
 from stillhouse.errors import SettingsError
 from stillhouse.run.settings import (
     RunSettings,
@@ -16,6 +17,8 @@ from stillhouse.run.settings import (
     settings_from_dict,
 )
 
+TORCH_DEVICES = ("auto", "cpu", "cuda")
+
 
 def gather_settings(
     file: Path | None,
@@ -23,6 +26,7 @@ def gather_settings(
     *,
     limits: Sequence[str] = (),
     time: str | None = None,
+    device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> RunSettings:
     """Merges a settings file, options and `--set`, the later ones winning.
@@ -33,6 +37,7 @@ def gather_settings(
         limits: Texts such as `latency_ms=5` or `latency_ms=5,params_m=10`. All of them hold
             together, but under `nas-bert`, where each is a budget of its own.
         time: Text such as `45m`.
+        device: Text such as `cuda`, `board.csv` or `tpu-v4i`.
         overrides: Texts such as `search.epochs=2`.
 
     Raises:
@@ -48,6 +53,8 @@ def gather_settings(
             values |= {f"limit.{name}": bound for name, bound in budget.items()}
     if time is not None:
         values["search.seconds"] = parse_duration(time)
+    if device is not None:
+        values |= read_device(device)
     values.update(parse_override(text) for text in overrides)
     return settings_from_dict(apply_overrides(data, values))
 
@@ -56,6 +63,31 @@ def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Seque
     """Returns the recipe that is given last, in the order of `gather_settings`."""
     given = dict(parse_override(text) for text in overrides)
     return given.get("recipe", values.get("recipe", data.get("recipe")))
+
+
+def read_device(text: str) -> dict[str, str | None]:
+    """Reads the name of a device: one of PyTorch's, a file of latencies, or a chip.
+
+    Returns:
+        Settings by path, which replace whatever device was set before.
+
+    Raises:
+        SettingsError: If it is none of them.
+    """
+    table, chip = None, None
+    if Path(text).suffix.lower() == ".csv":
+        kind, table = "table", text
+    elif text in TORCH_DEVICES:
+        kind = text
+    elif text in known_chips():
+        kind, chip = "analytic", text
+    else:
+        known = (*TORCH_DEVICES, *known_chips())
+        raise SettingsError(
+            f"--device must be a .csv file of latencies or one of {', '.join(known)}, got "
+            f"{text!r}{did_you_mean(text, known)}"
+        )
+    return {"device.kind": kind, "device.table": table, "device.chip": chip}
 
 
 def read_budget(text: str) -> dict[str, float]:

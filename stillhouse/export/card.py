@@ -115,15 +115,14 @@ def _trust(*, has_code: bool) -> str:
     return ", trust_remote_code=True" if has_code else ""
 
 
-CHAIN_CARD = """---
+PRETRAINED_CARD = """---
 library_name: transformers
 tags: [knowledge-distillation, neural-architecture-search, stillhouse]
 ---
 
 # {architecture_label}
 
-A task-agnostic student of `{teacher}`: a chain of attention, feed-forward and convolution
-operations, found by block-wise search and pre-trained on `{corpus}` with stillhouse.
+A task-agnostic student of `{teacher}`: {how}, pre-trained on `{corpus}` with stillhouse.
 
 | measure | student | teacher |
 | --- | --- | --- |
@@ -143,13 +142,17 @@ The teacher's licence and the licence of the text apply.
 """
 
 
-def chain_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str) -> str:
-    """Writes the card of a pre-trained chain, whose checkpoint brings its own code.
+def pretrained_card(
+    metrics: Mapping[str, Any], *, how: str, teacher: str, corpus: str, has_code: bool
+) -> str:
+    """Writes the card of a student that knows masked words and has no task.
 
     Args:
         metrics: Content of the student's `metrics.json`.
+        how: What it is and how it was found.
         teacher: Name of the teacher.
         corpus: Name of the text.
+        has_code: Whether the checkpoint brings its own code.
     """
-    given = {"teacher": teacher, "corpus": corpus, "trust": _trust(has_code=True)}
-    return CHAIN_CARD.format(**{**metrics, **given})
+    given = {"how": how, "teacher": teacher, "corpus": corpus, "trust": _trust(has_code=has_code)}
+    return PRETRAINED_CARD.format(**{**metrics, **given})

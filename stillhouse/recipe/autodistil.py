@@ -323,6 +323,7 @@ def open_scales(settings: RunSettings, teacher: Encoder, limits: LimitSettings) 
         kind,
         teacher=teacher.model,
         build=lambda shape: build_encoder(student_config(shape, config), seed=0),
+        bare=True,
     )
     lengths = np.array([settings.corpus.length])
     return Scales(config, limits, device, resolve_workload(settings.device, lengths, kind))

@@ -346,7 +346,7 @@ def _first_within(
             return chosen, comparison
     raise DeviceError(
         f"{len(ranked)} students are within {limits.given()} by the sum of their operations, but "
-        "none is when it is measured: loosen the limit a little, or compare more of them "
+        "none is as a whole model: loosen the limit a little, or compare more of them "
         "(select.candidates)"
     )
 

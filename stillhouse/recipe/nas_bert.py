@@ -14,14 +14,9 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from stillhouse.recipe.chain_blocks import block_row, open_rows, train_blocks
-from stillhouse.recipe.chain_nursery import (
-    load_chain_teacher,
-    open_chain_nursery,
-    open_operations,
-    refuse_other_origin,
-    with_mlm_head,
-)
+from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery, open_operations
 from stillhouse.recipe.chain_selection import ChainTable, select_students
+from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
 from stillhouse.run.settings import LimitSettings
 from stillhouse.space.chain import ChainBlock
 
@@ -78,7 +73,7 @@ def search_chains(
         operations = open_operations(nursery)
     _refuse_hopeless(nursery, operations, budgets)
     with run.timed("teacher's head") if is_main else nullcontext():
-        nursery = with_mlm_head(nursery)
+        nursery = with_mlm_head(nursery, nursery.text)
     with run.timed("blocks") if is_main else nullcontext():
         supernets = train_blocks(nursery, operations)
     if not accelerator.is_main_process:

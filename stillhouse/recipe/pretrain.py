@@ -22,19 +22,14 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import MaskedLmLesson, MaskedLmStep, MaskedText, held_out_mlm
 from stillhouse.distill.steps import Schedule, Watch, run_steps
 from stillhouse.errors import RunError
-from stillhouse.export.card import chain_card
+from stillhouse.export.card import pretrained_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.chains import chain_config
 from stillhouse.recipe.chain_blocks import load_blocks
-from stillhouse.recipe.chain_nursery import (
-    HEAD_FACTS_FILE,
-    load_chain_teacher,
-    open_chain_nursery,
-    refuse_other_origin,
-    with_mlm_head,
-)
+from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery
 from stillhouse.recipe.chain_selection import read_selected
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.mlm_nursery import HEAD_FACTS_FILE, refuse_other_origin, with_mlm_head
 from stillhouse.run.settings import difference
 from stillhouse.space.chain import chain_from_dict
 
@@ -46,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from stillhouse.recipe.chain_nursery import ChainNursery
+    from stillhouse.recipe.mlm_nursery import MlmNursery
     from stillhouse.run.chain_settings import PretrainSettings
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
@@ -86,7 +82,7 @@ def pretrain_selected(
         teacher = load_chain_teacher(settings.teacher.model)
         nursery = open_chain_nursery(settings, run, narrator, teacher, accelerator)
         refuse_other_origin(nursery)
-        nursery = with_mlm_head(nursery)
+        nursery = with_mlm_head(nursery, nursery.text)
         student = fresh_student(nursery, chain_from_dict(told["architecture"]))
         train_student(nursery, student, selected.name)
         if accelerator.is_main_process:
@@ -160,7 +156,7 @@ def _copy_supernets(
     assert not unknown
 
 
-def train_student(nursery: ChainNursery, student: PreTrainedModel, name: str) -> None:
+def train_student(nursery: MlmNursery, student: PreTrainedModel, name: str) -> None:
     """Trains a student in place as the `pretrain` section says.
 
     Args:
@@ -232,5 +228,12 @@ def _export(
             * nursery.corpus.train.length,
         },
     }
-    card = chain_card(metrics, teacher=nursery.teacher.encoder.name, corpus=settings.corpus.name)
+    card = pretrained_card(
+        metrics,
+        how="a chain of attention, feed-forward and convolution operations, found by block-wise "
+        "search",
+        teacher=nursery.teacher.encoder.name,
+        corpus=settings.corpus.name,
+        has_code=True,
+    )
     save_checkpoint(folder, student, nursery.teacher.encoder.tokenizer, metrics=metrics, card=card)

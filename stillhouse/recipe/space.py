@@ -9,6 +9,7 @@ from stillhouse.errors import SpaceError
 from stillhouse.model.anatomy import ends_of
 from stillhouse.space.constraints import EncoderBelow, TotalBelow
 from stillhouse.space.default import default_space
+from stillhouse.space.families import DIMENSION_NAMES
 from stillhouse.space.published import kd_nas_for
 from stillhouse.space.search_space import Dimension, SearchSpace
 
@@ -35,7 +36,7 @@ def space_of(bench: Workbench) -> SearchSpace:
     """
     settings = bench.settings.space
     base = base_space(settings, bench.teacher_architecture)
-    base = SearchSpace(_dimensions(base.dimensions, settings), base.constraints)
+    base = with_given(base, settings)
     before = base.size()
     space = base.with_constraint(_size_rule(bench, settings))
     try:
@@ -69,13 +70,24 @@ def base_space(settings: SpaceSettings, teacher: Architecture) -> SearchSpace:
             assert_never(settings.base)
 
 
-def _dimensions(base: Sequence[Dimension], settings: SpaceSettings) -> tuple[Dimension, ...]:
+def with_given(space: SearchSpace, settings: SpaceSettings) -> SearchSpace:
     """Replaces dimensions that the settings give, each in its own or in the alternative spelling.
 
     Raises:
-        SpaceError: If both spellings of one dimension are given.
+        SpaceError: If both spellings of one dimension are given, or one that the space has not.
     """
+    return SearchSpace(_dimensions(space.dimensions, settings), space.constraints)
+
+
+def _dimensions(base: Sequence[Dimension], settings: SpaceSettings) -> tuple[Dimension, ...]:
     present = {dimension.name for dimension in base}
+    known = present.union(*(pair for pair in SPELLINGS if present.intersection(pair)))
+    foreign = [n for n in DIMENSION_NAMES if n not in known and getattr(settings, n) is not None]
+    if foreign:
+        raise SpaceError(
+            f"space.{foreign[0]} is no dimension of this space, which has "
+            f"{', '.join(sorted(known))}: leave it out"
+        )
     spellings = [pair for pair in SPELLINGS if not present.issuperset(pair)]
     for one, other in spellings:
         if getattr(settings, one) is not None and getattr(settings, other) is not None:

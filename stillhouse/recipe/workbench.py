@@ -16,7 +16,9 @@ from stillhouse.data.batching import percentile_length
 from stillhouse.data.encoding import EncodedSet, concatenate, encode
 from stillhouse.data.labels import abbreviated
 from stillhouse.data.proxy import check_proxy, choose_proxy, missing_classes
+from stillhouse.device.chips import find_chip
 from stillhouse.device.latency import Comparison, Device, Workload
+from stillhouse.device.roofline import roofline_device
 from stillhouse.device.table import read_table
 from stillhouse.device.torch_device import TorchDevice
 from stillhouse.distill.loop import TrainSettings
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import DeviceSettings, RunSettings
-    from stillhouse.space.architecture import Architecture
+    from stillhouse.space.architecture import Architecture, BertArchitecture
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +165,7 @@ class Workbench:
         return self.source.tokenizer
 
     @cached_property
-    def teacher_architecture(self) -> Architecture:
+    def teacher_architecture(self) -> BertArchitecture:
         """Shape of the teacher."""
         return architecture_of(self.teacher.config)
 
@@ -267,14 +269,20 @@ def resolve_workload(
 ) -> Workload:
     """Fills what the settings leave open: the task's length, all physical cores."""
     length = settings.length or percentile_length(lengths, q=0.95, multiple=16)
-    threads = 0 if kind == "cuda" else (settings.threads or torch.get_num_threads())
+    threads = settings.threads or torch.get_num_threads()
+    if settings.chip is not None:
+        chip = find_chip(settings.chip)
+        threads = (settings.threads or chip.units) if chip.is_processor else 0
+    elif kind == "cuda":
+        threads = 0
+    assert settings.precision is not None  # the settings filled it
     return Workload(
         batch=settings.batch, length=length, precision=settings.precision, threads=threads
     )
 
 
 def resolve_device_kind(settings: DeviceSettings) -> str:
-    """Returns `cpu`, `cuda` or `table`.
+    """Returns `cpu`, `cuda`, `table` or `analytic`.
 
     Raises:
         SettingsError: If CUDA is asked for and there is none.
@@ -293,11 +301,21 @@ def resolve_device(
     *,
     teacher: PreTrainedModel,
     build: Callable[[Any], PreTrainedModel],
+    bare: bool = False,
 ) -> Device:
-    """Makes the device that the settings name."""
-    if kind == "table":
-        assert settings.table is not None
+    """Makes the device that the settings name.
+
+    Args:
+        settings: The device's.
+        kind: As `resolve_device_kind` told it.
+        teacher: Reference of every comparison.
+        build: Makes the student of an architecture.
+        bare: Whether teacher and students are encoders without a projection onto outputs.
+    """
+    if settings.table is not None:
         return read_table(Path(settings.table))
+    if settings.chip is not None:
+        return roofline_device(find_chip(settings.chip), teacher.config, bare=bare)
     return TorchDevice(torch.device(kind), teacher=teacher, build=build)
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from stillhouse.report.fields import Fields, architecture_label, number, text
 
+MASKED_WORDS = "masked_lm_accuracy"
+"""The metric of models that have no task."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What is known of one finished model, teacher or student.
 
-    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on the dev set.
+    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on `report_set`.
     """
 
     architecture: str
@@ -31,6 +34,16 @@ class Figures:
     device: str
     workload: str
     latency_how: str
+
+    @property
+    def report_set(self) -> str:
+        """Name of what `quality` is on."""
+        return report_set_of(self.metric)
+
+
+def report_set_of(metric: str) -> str:
+    """Name of what finished models are told on: a task's dev set, or text that was held out."""
+    return "held-out text" if metric == MASKED_WORDS else "dev"
 
 
 def read_figures(fields: Fields) -> Figures:

@@ -73,7 +73,8 @@ def draw_front(contents: Contents) -> dict[str, Json] | None:
     lower = _untrained_traces(contents.trials)
     if not upper and not lower:
         return None
-    quality = f"{escape(contents.trial_quality)}, {'search-validation' if searched else 'dev'}"
+    examples = "search-validation" if searched else contents.report_set
+    quality = f"{escape(contents.trial_quality)}, {examples}"
     return {
         "data": [*upper, *lower],
         "layout": _layout(contents, [*upper, *lower], quality, strip=bool(lower)),
@@ -259,7 +260,7 @@ def _competitor_hover(rival: Competitor) -> str:
 def _model_lines(figures: Figures) -> list[str]:
     lines = [escape(figures.architecture)] if figures.architecture else []
     if figures.quality is not None:
-        lines.append(f"{escape(figures.metric)} {figures.quality:.4f} on dev")
+        lines.append(f"{escape(figures.metric)} {figures.quality:.4f} on {figures.report_set}")
     if figures.quality_search is not None:
         lines.append(f"{escape(figures.metric)} {figures.quality_search:.4f} (search-validation)")
     if figures.latency_ms is not None:

@@ -25,7 +25,7 @@ from stillhouse.report.fields import (
     text,
     truth,
 )
-from stillhouse.report.figures import Figures, read_figures
+from stillhouse.report.figures import MASKED_WORDS, Figures, read_figures, report_set_of
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 
 ARCHITECTURE_COLUMNS = (
@@ -36,6 +36,10 @@ ARCHITECTURE_COLUMNS = (
     "head_size",  # only of free heads
     "ffn_size",
     "activation",
+    "bottleneck_size",  # this and what follows only of MobileBERTs
+    "ffn_count",
+    "embedding_size",
+    "attention",
 )
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
 COMPETITORS_FILE = "competitors.json"
@@ -125,10 +129,20 @@ class Contents:
         return next((metric for metric in [self.teacher.metric, *named] if metric), "quality")
 
     @property
+    def report_set(self) -> str:
+        """Name of what finished models are told on, and which chose none of them."""
+        return report_set_of(self.metric)
+
+    @property
     def has_task(self) -> bool:
         """Whether the run is for a task; families and chains learn from plain text alone."""
         is_family = self.family is not None or ("recipe", "autodistil") in self.settings
         return self.chains is None and not is_family
+
+    @property
+    def has_task_heads(self) -> bool:
+        """Whether students answer a task; those that are judged by masked words must learn one."""
+        return self.has_task and self.metric != MASKED_WORDS
 
     @property
     def judged_by_hidden(self) -> bool:

@@ -200,9 +200,12 @@ def outcome(contents: Contents) -> str:
         sentence += f" ({figures.architecture})"
     if best.quality_fraction is not None:
         sentence += f" keeps {percent(best.quality_fraction)} of the teacher’s {contents.metric}"
-        sentence += f" ({quality(figures.quality)} of {quality(best.teacher_quality)} on dev)"
+        sentence += f" ({quality(figures.quality)} of {quality(best.teacher_quality)}"
+        sentence += f" on {contents.report_set})"
     else:
-        sentence += f" reaches {contents.metric} {quality(figures.quality)} on dev"
+        sentence += (
+            f" reaches {contents.metric} {quality(figures.quality)} on {contents.report_set}"
+        )
     sentence += f" and answers in {milliseconds(figures.latency_ms)}"
     if best.speedup is not None:
         sentence += f", {times(best.speedup)} as fast as the teacher"

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil", "nas-bert"]
+RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil", "nas-bert", "autodistill"]
 
 RECIPE_NAMES: tuple[str, ...] = get_args(RecipeName)
 
@@ -23,6 +23,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     # Supernets and a corpus have sections of their own, whose defaults are this method's.
     "autodistil": {},
     "nas-bert": {},
+    # Students learn without dropout, as MobileBERT does; the paper reports seven models.
+    "autodistill": {
+        "search": {"strategy": "gp"},
+        "pretrain": {"dropout": 0.0},
+        "final": {"students": 7},
+    },
 }
 
 

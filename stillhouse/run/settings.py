@@ -14,10 +14,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stillhouse.data.corpus import CorpusSettings
 from stillhouse.data.task import TaskSettings
+from stillhouse.device.chips import ToldPrecision, find_chip
 from stillhouse.distill.layer_maps import LayerMapName
 from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
-from stillhouse.model.precision import Precision
 from stillhouse.model.students import InitialisationKind
 from stillhouse.run.chain_settings import (
     BlocksSettings,
@@ -26,6 +26,7 @@ from stillhouse.run.chain_settings import (
     SelectSettings,
 )
 from stillhouse.run.recipes import RecipeName, with_recipe
+from stillhouse.run.transfer_settings import TransferSettings
 
 StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
 STRICT = ConfigDict(extra="forbid")
@@ -103,6 +104,9 @@ class SpaceSettings:
     ffn_size: tuple[int, ...] | None = None
     ffn_ratio: tuple[float, ...] | None = None
     activation: tuple[str, ...] | None = None
+    bottleneck_size: tuple[int, ...] | None = None
+    ffn_count: tuple[int, ...] | None = None
+    embedding_size: tuple[int, ...] | None = None
     size_fraction: float = 0.5
     size_count: Literal["encoder", "total"] = "encoder"
 
@@ -152,28 +156,37 @@ class DeviceSettings:
     """Where latency is told, and for which workload.
 
     Attributes:
-        kind: `auto` is CUDA where present, else the processor; `table` looks up a file.
+        kind: `auto` is CUDA where present, else the processor; `table` looks up a file; `analytic`
+            computes from the data sheet of a chip.
         table: CSV with the columns `architecture` and `latency_ms`, for `table`.
+        chip: Name of a data sheet, such as `tpu-v4i`, for `analytic`.
         batch: Examples in one request.
         length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
         threads: Processor threads; `None` means all physical cores.
-        precision: Arithmetic of the timed models.
+        precision: Arithmetic that latency is told for; where none is given, the chip's own, and
+            float32 on other devices.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: Literal["auto", "cpu", "cuda", "table"] = "auto"
+    kind: Literal["auto", "cpu", "cuda", "table", "analytic"] = "auto"
     table: str | None = None
+    chip: str | None = None
     batch: int = 1
     length: int | None = None
     threads: int | None = None
-    precision: Precision = "float32"
+    precision: ToldPrecision | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a table device without a table, and a workload that is none."""
+        """Refuses a device without what it needs, and a workload that is none or not for it."""
         _check(
             holds=(self.kind == "table") == (self.table is not None),
             rule="device.table must name a file exactly when device.kind is 'table'",
             value=self.table,
+        )
+        _check(
+            holds=(self.kind == "analytic") == (self.chip is not None),
+            rule="device.chip must name a chip exactly when device.kind is 'analytic'",
+            value=self.chip,
         )
         for name in ("batch", "length", "threads"):
             value = getattr(self, name)
@@ -182,6 +195,31 @@ class DeviceSettings:
                 rule=f"device.{name} must be above 0",
                 value=value,
             )
+        self._check_threads()
+        allowed, own = self._precisions()
+        _check(
+            holds=self.precision is None or self.precision in allowed,
+            rule=f"device.precision must be one of {', '.join(allowed)} on this device",
+            value=self.precision,
+        )
+        object.__setattr__(self, "precision", self.precision or own)
+
+    def _check_threads(self) -> None:
+        chip = None if self.chip is None else find_chip(self.chip)
+        if chip is not None and chip.is_processor:
+            _check(
+                holds=self.threads is None or self.threads <= chip.units,
+                rule=f"device.threads must be at most the {chip.units} cores of {chip.label}",
+                value=self.threads,
+            )
+
+    def _precisions(self) -> tuple[tuple[ToldPrecision, ...], ToldPrecision]:
+        """Returns the precisions that the device has, and its own."""
+        if self.chip is not None:
+            chip = find_chip(self.chip)
+            return tuple(chip.peak_tflops), chip.precision
+        has_int8: tuple[ToldPrecision, ...] = ("int8",) if self.kind == "table" else ()
+        return ("float32", "bfloat16", *has_int8), "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,6 +511,7 @@ class RunSettings:
     mlm: MlmSettings = field(default_factory=MlmSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     limits: tuple[LimitSettings, ...] = ()
     """`nas-bert` only: several budgets, a student for each; `limit` stays empty."""
     recipe: RecipeName = "plain"

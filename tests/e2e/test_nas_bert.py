@@ -30,7 +30,13 @@ from stillhouse.errors import (
     TeacherError,
 )
 from stillhouse.model.chains import chain_config, chain_of
-from stillhouse.recipe import chain_blocks, chain_nursery, chain_selection, pretrain
+from stillhouse.recipe import (
+    chain_blocks,
+    chain_nursery,
+    chain_selection,
+    mlm_nursery,
+    pretrain,
+)
 from stillhouse.run.progress import LoggingNarrator
 from stillhouse.run.settings import apply_overrides
 from stillhouse.space.chain import BlockSpace, ChainArchitecture, ChainBlock, chain_from_dict
@@ -172,7 +178,7 @@ def forbid(monkeypatch):
 
 @pytest.fixture
 def no_training(forbid):
-    rooms = (chain_blocks, chain_nursery, pretrain)
+    rooms = (chain_blocks, mlm_nursery, pretrain)
     forbid(*((room, "run_steps") for room in rooms))
     forbid((chain_blocks, "block_losses"), (chain_nursery, "measure_operations"))
 
@@ -522,7 +528,7 @@ def test_a_teacher_that_knows_masked_words_keeps_its_head(
         torch.manual_seed(1)
         model = AutoModelForMaskedLM.from_pretrained(folder)
     model.save_pretrained(folder)
-    forbid((chain_nursery, "run_steps"))
+    forbid((mlm_nursery, "run_steps"))
     search(tmp_path / "run", teacher__model=str(folder), blocks__steps_per_epoch=1)
     assert not read_json(tmp_path / "run" / "mlm" / "mlm.json")["is_trained_here"]
     kept = load_file(tmp_path / "run" / "mlm" / "head.safetensors")
@@ -604,7 +610,7 @@ def test_a_corpus_without_enough_text(search, tmp_path, text, message):
 def test_a_limit_below_every_student_is_refused_before_anything_is_trained(
     search, tmp_path, forbid
 ):
-    forbid((chain_nursery, "run_steps"), (chain_blocks, "run_steps"))
+    forbid((mlm_nursery, "run_steps"), (chain_blocks, "run_steps"))
     for limits in ({"params_m": 0.001}, {"latency_ms": 3.0}, {"speedup": 10.0}):
         with pytest.raises(
             DeviceError, match=r"no student .* the nearest has .* M parameters, .*16: "
@@ -650,7 +656,7 @@ def test_a_device_that_refuses_operations_goes_without_them(
 
 
 def test_a_device_that_refuses_everything(search, write_chip, tmp_path, forbid):
-    forbid((chain_nursery, "run_steps"), (chain_blocks, "run_steps"))
+    forbid((mlm_nursery, "run_steps"), (chain_blocks, "run_steps"))
     poor = write_chip("poor", list(product(KINDS, WIDTHS)))
     with pytest.raises(
         DeviceError, match=r"poor runs none of the operations; the first said: .* row"
@@ -682,7 +688,7 @@ def test_what_a_run_stands_on_may_not_change(search, searched, path, value, told
 def test_measured_operations_may_not_change_before_anything_is_trained_either(
     search, tmp_path, forbid
 ):
-    forbid((chain_nursery, "run_steps"))
+    forbid((mlm_nursery, "run_steps"))
     with pytest.raises(AssertionError, match="worked again"):
         search(tmp_path / "run")
     assert (tmp_path / "run" / "operations.csv").exists()
@@ -693,7 +699,7 @@ def test_measured_operations_may_not_change_before_anything_is_trained_either(
 
 
 def test_another_teacher_in_the_same_folder_is_refused(search, run, monkeypatch, no_training):
-    load = chain_nursery.load_mlm_teacher
+    load = mlm_nursery.load_mlm_teacher
 
     def load_other(name):
         teacher = load(name)
@@ -701,7 +707,7 @@ def test_another_teacher_in_the_same_folder_is_refused(search, run, monkeypatch,
             teacher.encoder.model.get_input_embeddings().weight[0, 0] += 1.0
         return teacher
 
-    monkeypatch.setattr(chain_nursery, "load_mlm_teacher", load_other)
+    monkeypatch.setattr(mlm_nursery, "load_mlm_teacher", load_other)
     before = contents(run)
     for again in (lambda: search(run), lambda: select(run, {"params_m": 1}), lambda: train(run)):
         with pytest.raises(RunError, match=r"other weights of its teacher \(SHA-256 .*--run"):
@@ -922,7 +928,7 @@ def test_ctrl_c_after_a_shrinking_and_before_a_checkpoint(search, searched, tmp_
 @pytest.mark.usefixtures("many_checkpoints")
 def test_ctrl_c_between_a_training_and_what_comes_of_it(search, searched, tmp_path):
     run = tmp_path / "run"
-    stop_search(search, run, chain_nursery, "held_out_mlm")  # the head is trained, not scored
+    stop_search(search, run, mlm_nursery, "held_out_mlm")  # the head is trained, not scored
     stop_search(search, run, chain_blocks, "_save")  # the blocks are trained, none is saved
     stop_search(search, run, chain_blocks, "_save", at_call=2)  # one of two is
     stop_search(search, run, chain_blocks, "_write_rows")

@@ -2,6 +2,7 @@ import pytest
 import typer
 
 from stillhouse.cli import app as cli
+from stillhouse.device.chips import known_chips
 from stillhouse.errors import DataError
 
 
@@ -10,6 +11,13 @@ def test_every_command_explains_itself(run_cli, command):
     code, out, _ = run_cli(command, "--help")
     assert code == 0
     assert "Usage: stillhouse" in out
+
+
+@pytest.mark.parametrize("command", ["search", "plan", "distill"])
+def test_the_help_of_a_device_names_every_chip(command):
+    options = typer.main.get_command(cli.app).commands[command].params
+    (told,) = [option.help for option in options if option.name == "device"]
+    assert f"({', '.join(known_chips())})" in told
 
 
 def test_without_a_command_the_help_is_shown(run_cli):

@@ -86,3 +86,38 @@ def test_the_demonstration_is_valid():
     settings = gather_settings(None, DEMO)
     assert (settings.task.name, settings.teacher.model) == ("embedded", "scratch")
     assert settings.limit.given() == {"speedup": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "table", "chip"),
+    [
+        ("cpu", "cpu", None, None),
+        ("auto", "auto", None, None),
+        ("board.csv", "table", "board.csv", None),
+        ("tpu-v4i", "analytic", None, "tpu-v4i"),
+    ],
+)
+def test_a_device_is_a_word(tmp_path, text, kind, table, chip):
+    for number, before in enumerate(("kind: table, table: a.csv", "kind: analytic, chip: h100")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(f"device: {{{before}, length: 40}}\n")
+        device = gather_settings(file, {}, device=text).device
+        assert (device.kind, device.table, device.chip, device.length) == (kind, table, chip, 40)
+
+
+def test_set_wins_over_the_device_of_an_option():
+    settings = gather_settings(None, {}, device="tpu-v4i", overrides=["device.chip=h100"])
+    assert settings.device.chip == "h100"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tpuv4i", r"one of auto, cpu, cuda, tpu-v4i, .*got 'tpuv4i': did you mean 'tpu-v4i'\?"),
+        ("cdua", r"did you mean 'cuda'\?"),
+        ("board.txt", "a .csv file of latencies or one of .* got 'board.txt'$"),
+    ],
+)
+def test_an_unknown_device_is_refused_with_the_known_ones(text, message):
+    with pytest.raises(SettingsError, match=message):
+        gather_settings(None, {}, device=text)

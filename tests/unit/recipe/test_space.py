@@ -53,6 +53,12 @@ def test_nothing_left_is_an_error_that_names_the_rule(bench, count):
         space_of(bench(settings))
 
 
+@pytest.mark.parametrize("name", ["bottleneck_size", "ffn_count", "embedding_size"])
+def test_a_dimension_of_another_family_is_refused(bench, name):
+    with pytest.raises(SpaceError, match=f"space.{name} is no dimension of this space"):
+        space_of(bench({"space": {name: [2, 4]}}))
+
+
 def test_settings_replace_dimensions(bench):
     space = space_of(bench({"space": {"layers": [1, 3], "activation": ["relu", "gelu"]}}))
     assert values(space)["layers"] == (1, 3)

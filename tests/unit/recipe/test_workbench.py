@@ -88,6 +88,30 @@ def test_a_table_is_a_device(weather_table):
     assert device.name == "weather-chip"
 
 
+def test_a_chip_is_a_device(bench):
+    settings = DeviceSettings(kind="analytic", chip="tpu-v4i")
+    teacher = bench(layers=2, width=64).teacher
+    whole, bare = (
+        resolve_device(settings, "analytic", teacher=teacher, build=None, bare=bare)
+        for bare in (False, True)
+    )
+    assert whole.name == "TPUv4i (analytic)"
+    assert (whole.ends.labels, bare.ends.labels) == (2, 0)
+    assert whole.positions == 128
+
+
+@pytest.mark.parametrize(
+    ("chip", "threads", "resolved"),
+    [("tpu-v4i", None, 0), ("h100", 3, 0), ("phone-cpu", None, 4), ("phone-cpu", 3, 3)],
+)
+def test_threads_and_precision_follow_the_chip(chip, threads, resolved):
+    settings = DeviceSettings(kind="analytic", chip=chip, threads=threads, length=40)
+    workload = resolve_workload(settings, np.array([40]), "analytic")
+    assert workload.threads == resolved
+    own = {"tpu-v4i": "bfloat16", "h100": "bfloat16", "phone-cpu": "float32"}
+    assert workload.precision == own[chip]
+
+
 def test_parameters_and_flops_of_the_teachers_shape(bench):
     made = bench(layers=2, width=64, workload=Workload(length=16))
     shape = made.teacher_architecture

@@ -29,8 +29,8 @@ EVERYTHING = {
               "size_fraction": 0.25, "size_count": "total"},
     "limit": {"latency_ms": 5.0, "speedup": 1.5, "size_mb": 40.0, "parameters": 1e7,
               "params_m": 10.0, "flops_fraction": 0.25},
-    "device": {"kind": "table", "table": "chip.csv", "batch": 2, "length": 48, "threads": 3,
-               "precision": "bfloat16"},
+    "device": {"kind": "table", "table": "chip.csv", "chip": None, "batch": 2, "length": 48,
+               "threads": 3, "precision": "bfloat16"},
     "search": {"strategy": "gp", "candidates": 7, "seconds": 90.5, "proxy_examples": 100,
                "epochs": 0.5, "candidate_seconds": 3.0, "controller": "published",
                "quality": "hidden", "alpha": -0.1, "beta": 0.5},
@@ -177,7 +177,11 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
         ("space.size_count", "both", "'encoder' or 'total'"),
         ("device.kind", "table", "device.table must name a file exactly when .* got None"),
         ("device.table", "chip.csv", "exactly when device.kind is 'table', got 'chip.csv'"),
-        ("device.kind", "tpu", "'auto', 'cpu', 'cuda' or 'table'"),
+        ("device.kind", "tpu", "'auto', 'cpu', 'cuda', 'table' or 'analytic'"),
+        ("device.kind", "analytic", "device.chip must name a chip exactly when .* got None"),
+        ("device.chip", "h100", "exactly when device.kind is 'analytic', got 'h100'"),
+        ("device.precision", "int8", "must be one of float32, bfloat16 on this device, got 'int8'"),
+        ("device.precision", "int4", "'float32', 'bfloat16' or 'int8'"),
         ("device.batch", 0, "device.batch must be above 0, got 0"),
         ("device.length", -5, "device.length must be above 0, got -5"),
         ("device.threads", 0, "device.threads must be above 0, got 0"),
@@ -361,3 +365,33 @@ def test_unreadable_settings_files_are_named(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(SettingsError, match=rf"some\.yaml.*{message}"):
         read_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        ({}, "float32"),
+        ({"kind": "table", "table": "chip.csv"}, "float32"),
+        ({"kind": "table", "table": "chip.csv", "precision": "int8"}, "int8"),
+        ({"kind": "analytic", "chip": "tpu-v4i"}, "bfloat16"),
+        ({"kind": "analytic", "chip": "tpu-v4i", "precision": "int8"}, "int8"),
+        ({"kind": "analytic", "chip": "server-cpu"}, "float32"),
+    ],
+)
+def test_a_device_has_a_precision_of_its_own(device, precision):
+    settings = settings_from_dict({"device": device})
+    assert settings.device.precision == precision
+    assert settings.to_dict()["device"]["precision"] == precision
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ({"chip": "tpu-v4"}, r"must be one of .*got 'tpu-v4': did you mean 'tpu-v4i'\?"),
+        ({"chip": "tpu-v4i", "precision": "float32"}, "one of bfloat16, int8 on this device"),
+        ({"chip": "phone-cpu", "threads": 5}, "at most the 4 cores of Snapdragon 855.*got 5"),
+    ],
+)
+def test_what_a_chip_does_not_have_is_refused(device, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_from_dict({"device": {"kind": "analytic", **device}})

@@ -1,0 +1,119 @@
+"""Progressive transfer of a MobileBERT: short, to judge a candidate, and long, to finish it.
+
+Source: flash distillation of AutoDistill (Zhang et al. 2022, arXiv 2201.08539), "a much shorter
+period of progressive knowledge transfer". How much shorter the paper does not say; 5 % of the
+regular steps are our choice. A candidate has learnt no words of its own then, so the teacher's head
+reads its last states, through the projection that the transfer trained; that is ours, too.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import torch
+
+from stillhouse.distill.checkpoint import CheckpointFolder
+from stillhouse.distill.masked_lm import BorrowedHead, held_out_mlm
+from stillhouse.distill.steps import run_steps
+from stillhouse.distill.transfer import TransferLesson, TransferStep
+from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX, attention_rule
+from stillhouse.recipe.logbook import watched
+from stillhouse.search.loop import Judgement
+
+if TYPE_CHECKING:
+    from transformers import MobileBertForMaskedLM
+
+    from stillhouse.recipe.mobile_nursery import MobileNursery
+    from stillhouse.space.architecture import Architecture
+
+MIXES = {"mobilebert": MOBILEBERT_MIX, "even": EVEN_MIX}
+
+
+def judge_by_flash(nursery: MobileNursery, number: int, architecture: Architecture) -> Judgement:
+    """Distils a candidate briefly and scores it on held-out text.
+
+    Every candidate reads the same text in the same order, with the same seed and schedule.
+
+    Raises:
+        TrainingError: If its loss is not finite.
+    """
+    student = nursery.build(architecture)
+    try:
+        step = transfer(
+            nursery, student, f"trial-{number:04d}", steps_a_layer=nursery.flash_steps_a_layer
+        )
+        head = nursery.teacher.head
+        assert head is not None  # `with_mlm_head` gave it one
+        score = held_out_mlm(
+            BorrowedHead(student=student, projection=step.last_projection, head=head),
+            nursery.judging_text,
+            nursery.masker,
+            precision=nursery.precision,
+        )
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return Judgement(
+        quality=score.accuracy_fraction,
+        attributes={
+            "cross_entropy_nats": score.cross_entropy_nats,
+            "flash_steps": nursery.flash_steps_a_layer * len(step.parts),
+            "attention_rule": attention_rule(
+                architecture.heads, nursery.teacher_architecture.heads
+            ),
+        },
+    )
+
+
+def transfer(
+    nursery: MobileNursery,
+    student: MobileBertForMaskedLM,
+    name: str,
+    *,
+    steps_a_layer: int,
+    keeps_checkpoints: bool = False,
+) -> TransferStep:
+    """Trains a student's layers one after the other, in place.
+
+    Args:
+        nursery: Teacher, text and settings.
+        student: Fresh.
+        name: Names its curves and checkpoints.
+        steps_a_layer: Length of each phase.
+        keeps_checkpoints: Whether a transfer that was interrupted goes on where it was.
+
+    Returns:
+        The step, which holds the projections.
+    """
+    wanted, run = nursery.settings.transfer, nursery.run
+    lesson = TransferLesson(
+        teacher=nursery.teacher.encoder.model,
+        mix=MIXES[wanted.mix],
+        steps_a_layer=steps_a_layer,
+        precision=nursery.precision,
+    )
+    step = TransferStep(student, lesson, nursery.text_of(wanted.batch_size), nursery.accelerator)
+    checkpoint = None
+    if keeps_checkpoints:
+        checkpoint = CheckpointFolder(
+            path=run.work / "transfer" / name,
+            fingerprint=f"{nursery.corpus.fingerprint} {wanted} {steps_a_layer}",
+        )
+    with watched(
+        nursery.narrator,
+        run.tensorboard / name,
+        f"Transfer to {name.replace('-', ' ')}",
+        checkpoint=checkpoint,
+        tokens_a_step=step.tokens,
+    ) as watch:
+        run_steps(
+            step.modules,
+            step,
+            step.schedule(learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay),
+            accelerator=nursery.accelerator,
+            parameters=step.parts,
+            watch=watch,
+        )
+    return step

@@ -1,0 +1,152 @@
+"""Regular distillation of the front's MobileBERTs: transfer, pre-training, measures, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from scipy import stats
+
+from stillhouse.distill.masked_lm import MlmNetwork, MlmScore, held_out_mlm
+from stillhouse.export.card import pretrained_card
+from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
+from stillhouse.files import folder_written_aside
+from stillhouse.recipe.final import latency_metrics
+from stillhouse.recipe.flash import transfer
+from stillhouse.recipe.limits import size_mb, violations
+from stillhouse.recipe.mobile_nursery import METRIC
+from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, train_student
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import MobileBertForMaskedLM
+
+    from stillhouse.data.packing import PackedSet
+    from stillhouse.recipe.mobile_nursery import MobileNursery
+    from stillhouse.search.trial import Trial
+
+
+def keep_teacher(nursery: MobileNursery) -> None:
+    """Scores the teacher on both halves of the held-out text, once, for the report."""
+    file = nursery.run.teacher / METRICS_FILE
+    if file.exists():
+        return
+    model = nursery.teacher.encoder.model
+    comparison = nursery.device.compare(nursery.space.smallest(), nursery.workload)
+    metrics = {
+        **_qualities(nursery, nursery.teacher),
+        "latency_ms": comparison.teacher.median_ms,
+        "latency_low_ms": comparison.teacher.low_ms,
+        "latency_high_ms": comparison.teacher.high_ms,
+        "latency_how": comparison.teacher.how,
+        "device": nursery.device.name,
+        "workload_label": nursery.workload.label,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "architecture": nursery.teacher_architecture.to_dict(),
+    }
+    with folder_written_aside(nursery.run.teacher) as aside:
+        (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def finish_student(nursery: MobileNursery, trial: Trial) -> Path:
+    """Distils a trial's student as the settings say, and exports it, resuming what was begun.
+
+    Returns:
+        Its folder below the run's `work`, complete.
+    """
+    run, settings, name = nursery.run, nursery.settings, f"student-of-trial-{trial.number:04d}"
+    folder = run.work / "finished" / name
+    if (folder / METRICS_FILE).exists():
+        return folder
+    start_s = time.monotonic()
+    student = nursery.build(trial.architecture)
+    steps_a_layer = max(1, settings.transfer.steps // student.config.num_hidden_layers)
+    transfer(nursery, student, name, steps_a_layer=steps_a_layer, keeps_checkpoints=True)
+    train_student(nursery, student, name)
+    metrics = {
+        **_student_metrics(nursery, student, trial),
+        "initialisation": {"kind": "transfer", "layers": []},
+        "cost_s": round(time.monotonic() - start_s, 3),
+    }
+    card = pretrained_card(
+        metrics,
+        how="a MobileBERT, found by multi-objective search and distilled layer by layer",
+        teacher=nursery.teacher.encoder.name,
+        corpus=settings.corpus.name,
+        has_code=False,
+    )
+    tokenizer = nursery.teacher.encoder.tokenizer
+    save_checkpoint(folder, student, tokenizer, metrics=metrics, card=card)
+    for kind in ("transfer", PRETRAIN_FOLDER):
+        shutil.rmtree(run.work / kind / name, ignore_errors=True)
+    return folder
+
+
+def _student_metrics(
+    nursery: MobileNursery, student: MobileBertForMaskedLM, trial: Trial
+) -> dict[str, Any]:
+    architecture, settings = trial.architecture, nursery.settings
+    comparison = nursery.device.compare(architecture, nursery.workload)
+    parameters = nursery.parameters(architecture)
+    flops_fraction = nursery.flops_fraction(architecture)
+    over = violations(
+        nursery.limits, comparison, parameters=parameters, flops_fraction=flops_fraction
+    )
+    teacher = read_metrics(nursery.run.teacher)
+    qualities = _qualities(nursery, student)
+    steps = settings.transfer.steps + settings.pretrain.steps
+    return {
+        **qualities,
+        "mlm_accuracy_fraction": qualities["quality"],
+        "teacher_mlm_accuracy_fraction": teacher["quality"],
+        "teacher_quality": teacher["quality"],
+        "teacher_quality_search": teacher["quality_search"],
+        "quality_fraction": qualities["quality"] / teacher["quality"]
+        if teacher["quality"]
+        else None,
+        **latency_metrics(comparison),
+        "device": nursery.device.name,
+        "workload": asdict(nursery.workload),
+        "workload_label": nursery.workload.label,
+        "parameters": parameters,
+        "teacher_parameters": teacher["parameters"],
+        "size_mb": size_mb(parameters),
+        "flops_fraction": flops_fraction,
+        "architecture": architecture.to_dict(),
+        "architecture_label": architecture.label,
+        "trial": trial.number,
+        "flash_quality": trial.quality,
+        "transfer": asdict(settings.transfer),
+        "pretrain": asdict(settings.pretrain),
+        "tokens": steps * settings.transfer.batch_size * nursery.corpus.train.length,
+        "limits": nursery.limits.given(),
+        "violations": over,
+        "within_limit": all(amount <= 0 for amount in over.values()),
+    }
+
+
+def _qualities(nursery: MobileNursery, network: MlmNetwork) -> dict[str, Any]:
+    """Scores on the text that chooses, and on the other, with a 95 % interval over its tokens."""
+    search, report = (
+        _score(nursery, network, text) for text in (nursery.judging_text, nursery.report_text)
+    )
+    right = round(report.accuracy_fraction * report.chosen_count)
+    interval = stats.binomtest(right, report.chosen_count).proportion_ci(method="wilson")
+    return {
+        "metric": METRIC,
+        "quality": report.accuracy_fraction,
+        "quality_low": float(interval.low),
+        "quality_high": float(interval.high),
+        "quality_count": report.chosen_count,
+        "cross_entropy_nats": report.cross_entropy_nats,
+        "quality_search": search.accuracy_fraction,
+        "quality_search_count": search.chosen_count,
+    }
+
+
+def _score(nursery: MobileNursery, network: MlmNetwork, text: PackedSet) -> MlmScore:
+    return held_out_mlm(network, text, nursery.masker, precision=nursery.precision)

@@ -1,0 +1,218 @@
+"""MobileBERTs found by quality at masked words and latency, distilled, and fine-tuned."""
+
+import csv
+import json
+
+import pytest
+from transformers import AutoTokenizer, MobileBertForMaskedLM, MobileBertForSequenceClassification
+
+import stillhouse
+from stillhouse.distill import steps
+from stillhouse.errors import DataError, DeviceError, RunError, SettingsError, SpaceError
+from stillhouse.model.mobilebert import mobilebert_of
+from stillhouse.recipe import autodistill, flash
+from stillhouse.run.settings import apply_overrides
+from stillhouse.space.architecture import architecture_from_dict
+
+CANDIDATES = 5
+
+
+@pytest.fixture(scope="module")
+def settings(weather_encoder_folder, weather_text):
+    return {
+        "teacher": {"model": str(weather_encoder_folder)},
+        "corpus": {"name": str(weather_text), "length": 16, "held_out": 12},
+        "device": {"kind": "analytic", "chip": "tpu-v4i"},
+        "distill": {"precision": "float32"},
+        "mlm": {"head_steps": 8},
+        "search": {"candidates": CANDIDATES, "strategy": "random"},
+        "transfer": {"steps": 8, "flash_fraction": 0.25, "batch_size": 4},
+        "pretrain": {"steps": 8, "batch_size": 4},
+        "final": {"students": 2},
+        "limit": {"speedup": 0.1},
+    }
+
+
+@pytest.fixture(scope="module")
+def search(settings):
+    """Searches in a run directory, with settings by path beside the common ones."""
+
+    def run(path, **changed):
+        overrides = {name.replace("__", "."): value for name, value in changed.items()}
+        return stillhouse.search(
+            recipe="autodistill", run=path, settings=apply_overrides(settings, overrides)
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def searched(search, tmp_path_factory):
+    path = tmp_path_factory.mktemp("searched") / "run"
+    return search(path)
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def outcomes(result):
+    return [(t.architecture.key, t.state, t.quality, t.latency_ms) for t in result.trials]
+
+
+def test_a_search_leaves_trials_a_front_and_finished_students(searched):
+    assert len(searched.trials) >= CANDIDATES
+    trained = [trial for trial in searched.trials if trial.quality is not None]
+    assert len({trial.architecture for trial in trained}) == CANDIDATES
+    for trial in trained:
+        assert 0 <= trial.quality <= 1
+        assert trial.attributes["flash_steps"] == 4  # a quarter of 8 + 8, one for each layer
+        assert trial.attributes["attention_rule"] in ("each_head", "mean_over_heads")
+        assert trial.attributes["latency"]["how"] == "analytic"
+    assert 1 <= len(searched.students) <= 2
+    assert {one.metrics["trial"] for one in searched.students} <= {t.number for t in searched.front}
+    with (searched.path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["bottleneck_size"]) for row in rows] == [
+        trial.architecture.bottleneck_size for trial in searched.trials
+    ]
+
+
+def test_students_are_measured_on_text_that_chose_nothing(searched):
+    teacher = read_json(searched.path / "teacher" / "metrics.json")
+    for student in searched.students:
+        told = student.metrics
+        assert told["metric"] == "masked_lm_accuracy"
+        assert told["quality_low"] <= told["quality"] <= told["quality_high"]
+        assert told["quality_count"] > 0
+        assert told["teacher_quality"] == teacher["quality"]
+        assert told["latency_how"] == "analytic"
+        assert told["within_limit"]
+        assert told["flash_quality"] == next(
+            trial.quality for trial in searched.trials if trial.number == told["trial"]
+        )
+
+
+def test_students_load_with_transformers_alone_and_are_as_large_as_said(searched):
+    for student in searched.students:
+        model = MobileBertForMaskedLM.from_pretrained(student.path)
+        assert mobilebert_of(model.config) == architecture_from_dict(
+            student.metrics["architecture"]
+        )
+        bare = model.mobilebert
+        assert student.metrics["parameters"] == sum(p.numel() for p in bare.parameters())
+        assert len(AutoTokenizer.from_pretrained(student.path)) == model.config.vocab_size
+        card = (student.path / "README.md").read_text()
+        assert "a MobileBERT, found by multi-objective search" in card
+        assert "trust_remote_code" not in card
+
+
+def test_the_report_tells_what_was_judged_and_on_which_device(searched):
+    page = searched.report.read_text(encoding="utf-8")
+    best = searched.students[0].metrics
+    assert best["architecture_label"] in page
+    assert "masked_lm_accuracy" in page
+    assert "analytic" in page
+    assert "on dev" not in page
+    assert "stillhouse finetune students/1 --task TASK" in page
+    assert "AutoModelForSequenceClassification" not in page
+
+
+def test_the_same_command_again_computes_nothing(search, searched, monkeypatch):
+    monkeypatch.setattr(autodistill, "search_mobilebert", lambda *_: pytest.fail("searched again"))
+    again = search(searched.path)
+    assert outcomes(again) == outcomes(searched)
+    assert [one.metrics for one in again.students] == [one.metrics for one in searched.students]
+
+
+@pytest.mark.parametrize(("room", "name"), [(flash, "held_out_mlm"), (steps, "_Run")])
+def test_stopped_anywhere_it_goes_on_as_if_it_never_had_been(
+    search, searched, tmp_path, monkeypatch, room, name
+):
+    """At every third call of a part in turn, until it comes through."""
+    calls, real = [0], getattr(room, name)
+
+    def stumbling(*given, **named):
+        calls[0] += 1
+        if calls[0] % 3 == 0:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, name, stumbling)
+        for _ in range(30):
+            try:
+                result = search(tmp_path / "run")
+                break
+            except KeyboardInterrupt:
+                continue
+    assert calls[0] > 3
+    assert outcomes(result) == outcomes(searched)
+    names = ("quality", "cross_entropy_nats", "trial")
+    assert [[s.metrics[n] for n in names] for s in result.students] == [
+        [s.metrics[n] for n in names] for s in searched.students
+    ]
+
+
+def test_a_student_is_fine_tuned_and_scored(run_cli, searched, weather_csv, tmp_path):
+    code, _, err = run_cli(
+        "finetune", searched.students[0].path, "--task", weather_csv, "--run", tmp_path / "run",
+        "--learning-rate", "3e-3", "--epochs", "1", "--set", "distill.precision=float32",
+    )  # fmt: skip
+    assert code == 0, err
+    folder = tmp_path / "run" / "model"
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["architecture"]["family"] == "mobilebert"
+    model = MobileBertForSequenceClassification.from_pretrained(folder)
+    assert metrics["parameters"] == sum(weight.numel() for weight in model.parameters())
+    code, out, err = run_cli("evaluate", folder, "--task", weather_csv)
+    assert code == 0, err
+    assert f"accuracy {metrics['quality']:.4f}" in out
+
+
+def test_search_on_the_command_line(run_cli, weather_encoder_folder, weather_text, tmp_path):
+    code, out, err = run_cli(
+        "search", "autodistill", "--teacher", weather_encoder_folder, "--corpus", weather_text,
+        "--device", "tpu-v4i", "--trials", "2", "--run", tmp_path / "run",
+        "--limit", "speedup=0.1", "--set", "corpus.length=16", "--set", "corpus.held_out=12",
+        "--set", "transfer.steps=4", "--set", "transfer.batch_size=4", "--set", "mlm.head_steps=4",
+        "--set", "pretrain.steps=4", "--set", "pretrain.batch_size=4",
+        "--set", "transfer.flash_fraction=0.5", "--set", "final.students=1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "masked_lm_accuracy" in out
+    assert "analytic" in out
+    assert "MobileBERTs in the proportions of" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "changed"),
+    [
+        (SettingsError, "search.strategy = controller", {"search__strategy": "controller"}),
+        (SettingsError, "no use for compare = layers=1", {"compare": ["layers=1"]}),
+        (SettingsError, "corpus.held_out must be at least 2, got 1", {"corpus__held_out": 1}),
+        (SettingsError, "transfer.flash_fraction must be above 0", {"transfer__flash_fraction": 0}),
+        (SettingsError, "autodistill needs a trained teacher", {"teacher__model": "scratch"}),
+        (SpaceError, "space.activation is no dimension", {"space__activation": ["gelu"]}),
+        (SpaceError, "missing: ffn_size, unknown: ffn_ratio", {"space__ffn_ratio": [2]}),
+        (SpaceError, "bottleneck_size must be strictly", {"space__bottleneck_size": [8, 8]}),
+        (DeviceError, "even the smallest of the space", {"limit__speedup": 1e9}),
+        (DataError, "there is no corpus nowhere.txt", {"corpus__name": "nowhere.txt"}),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    search, tmp_path, monkeypatch, error, message, changed
+):
+    monkeypatch.setattr(flash, "run_steps", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(error, match=message):
+        search(tmp_path / "run", **changed)
+
+
+def test_other_settings_of_a_begun_run_are_refused(search, searched):
+    with pytest.raises(RunError, match=r"transfer\.steps: 8 → 12"):
+        search(searched.path, transfer__steps=12)
+
+
+def test_a_candidate_that_diverges_is_recorded_as_failed(search, tmp_path):
+    with pytest.raises(RunError, match="no candidate could be trained"):
+        search(tmp_path / "run", transfer__learning_rate=1e30, search__candidates=2)
