@@ -9,28 +9,24 @@ task; the sampler is Optuna's Gaussian process with expected hypervolume improve
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, cast
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from stillhouse.errors import DeviceError, RunError
-from stillhouse.recipe.candidates import describe_trial
 from stillhouse.recipe.final import choose_winners, rank_students
 from stillhouse.recipe.flash import judge_by_flash
 from stillhouse.recipe.limits import violations
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
 from stillhouse.recipe.mobile_final import finish_student, keep_teacher
 from stillhouse.recipe.mobile_nursery import METRIC, open_mobile_nursery
+from stillhouse.recipe.searching import refuse_hopeless, time_keeper, told, why_no_winner
 from stillhouse.recipe.workbench import latency_facts
 from stillhouse.search.loop import Screening, run_search
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
-from stillhouse.search.trial import CandidateFailed, TrialState
+from stillhouse.search.trial import CandidateFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -67,7 +63,7 @@ def search_mobilebert(
         trials = _search(nursery)
     winners = choose_winners(trials, settings.final.students)
     if not winners:
-        raise RunError(_why_no_winner(trials))
+        raise RunError(why_no_winner(trials))
     with run.timed("final"):
         return rank_students(run, [finish_student(nursery, winner) for winner in winners])
 
@@ -98,25 +94,14 @@ def _note_start(nursery: MobileNursery) -> None:
 
 
 def _refuse_hopeless(nursery: MobileNursery) -> None:
-    """Weighs the smallest student, so that an impossible limit stops in seconds.
-
-    Raises:
-        DeviceError: Naming each limit that it exceeds, and by how much.
-    """
     smallest = nursery.space.smallest()
-    screening = _screen(nursery, smallest)
-    given = nursery.limits.given()
-    over = [
-        f"{name}={given[name]:g} by {amount:.0%}"
-        for name, amount in screening.violations.items()
-        if amount > 0
-    ]
-    if over:
-        raise DeviceError(
-            f"no student can meet the limit: even the smallest of the space ({smallest.label}; "
-            f"{screening.latency_ms:.3f} ms at {nursery.workload.label} on {nursery.device.name}) "
-            f"is over {', '.join(over)}. Raise the limit, or give smaller values to the space"
-        )
+    refuse_hopeless(
+        smallest,
+        _screen(nursery, smallest),
+        nursery.limits,
+        device=nursery.device,
+        workload=nursery.workload,
+    )
 
 
 def _screen_or_fail(nursery: MobileNursery, architecture: Architecture) -> Screening:
@@ -148,64 +133,23 @@ def _search(nursery: MobileNursery) -> list[Trial]:
     settings, run = nursery.settings.search, nursery.run
     assert settings.strategy != "controller"  # the job refused it
     record = Record(run.storage_url, nursery.space)
-    log = SummaryWriter(str(run.tensorboard / "search"))
-
-    def on_trial(trial: Trial) -> None:
-        if trial.quality is not None:
-            log.add_scalar("trial/quality", trial.quality, trial.number)
-        if trial.latency_ms is not None:
-            log.add_scalar("trial/latency_ms", trial.latency_ms, trial.number)
-        record.export_csv(run.trials_file)
-        nursery.narrator.note(describe_trial(trial))
-
-    try:
+    strategy = OptunaStrategy(nursery.space, make_sampler(settings.strategy), nursery.settings.seed)
+    with told(run, nursery.narrator, record) as on_trial:
         return run_search(
-            strategy=OptunaStrategy(
-                nursery.space, make_sampler(settings.strategy), nursery.settings.seed
-            ),
+            strategy=strategy,
             record=record,
             screen=lambda architecture: _screen_or_fail(nursery, architecture),
             judge=lambda number, architecture, _: judge_by_flash(nursery, number, architecture),
             candidates=settings.most_candidates,
-            may_start=_time_keeper(nursery, record.trials()),
+            may_start=time_keeper(
+                run, settings.seconds, record.trials(), lambda each: _final_seconds(nursery, each)
+            ),
             on_trial=on_trial,
             seed=nursery.settings.seed,
         )
-    finally:
-        log.close()
-        record.export_csv(run.trials_file)
 
 
-def _time_keeper(
-    nursery: MobileNursery, recorded: Sequence[Trial]
-) -> Callable[[Sequence[Trial]], bool]:
-    """Says whether one more candidate fits into the time, with the final training after it."""
+def _final_seconds(nursery: MobileNursery, candidate_s: float) -> float:
+    """Estimates the time of all students from that of a candidate, by steps."""
     settings = nursery.settings
-    budget_s, start_s = settings.search.seconds, time.monotonic()
-    phases_s: dict[str, float] = nursery.run.state().get("phases_s", {})
-    # A killed process does not add up its phase; the trials that it recorded know their times.
-    searched_s = max(phases_s.pop("search", 0.0), sum(trial.cost_s for trial in recorded))
-    before_s = sum(phases_s.values()) + searched_s
-    candidates_a_student = 1 / settings.transfer.flash_fraction
-
-    def may_start(trials: Sequence[Trial]) -> bool:
-        trained = [
-            trial.cost_s
-            for trial in trials
-            if trial.state is TrialState.COMPLETE and trial.repeat_of is None
-        ]
-        if budget_s is None or not trained:
-            return True
-        candidate_s = sum(trained) / len(trained)
-        final_s = settings.final.students * candidates_a_student * candidate_s
-        return before_s + time.monotonic() - start_s + candidate_s + final_s <= budget_s
-
-    return may_start
-
-
-def _why_no_winner(trials: Sequence[Trial]) -> str:
-    states = [trial.state.value for trial in trials]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    failed = next((t.reason for t in reversed(trials) if t.state is TrialState.FAILED), "")
-    hint = f"; the last failure: {failed}" if failed else "; widen the limit or the space"
-    return f"no candidate could be trained ({counted or 'none proposed'}){hint}"
+    return settings.final.students * candidate_s / settings.transfer.flash_fraction

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
-from stillhouse.errors import DeviceError, RunError
+from stillhouse.errors import RunError
 from stillhouse.evaluate.metrics import constant_quality
-from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
+from stillhouse.recipe.candidates import judge_candidate, screen_candidate
 from stillhouse.recipe.competitors import check_competitors, train_competitors
 from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
 from stillhouse.recipe.kd_nas import (
     best_by_reward,
     make_controller,
-    reward_of,
     with_reward,
     write_controller,
 )
@@ -29,6 +25,7 @@ from stillhouse.recipe.proxy_check import (
     keep_controls,
     warn_of_little_learning,
 )
+from stillhouse.recipe.searching import refuse_hopeless, time_keeper, told, why_no_winner
 from stillhouse.recipe.space import space_of
 from stillhouse.recipe.teacher import teacher_metrics
 from stillhouse.search.controller import Controller
@@ -36,7 +33,7 @@ from stillhouse.search.loop import Judgement, run_search
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
-from stillhouse.search.trial import Trial, TrialState
+from stillhouse.search.trial import Trial
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
@@ -108,7 +105,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
     _check_learning(bench, trials)
     winners = choose_winners(trials, bench.settings.final.students, first=best_by_reward(trials))
     if not winners:
-        raise RunError(_why_no_winner(trials))
+        raise RunError(why_no_winner(trials))
     with bench.run.timed("final"):
         finished = _finish(bench, limits, winners)
         students = rank_students(bench.run, list(finished.values()))
@@ -168,17 +165,7 @@ def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitS
     """
     smallest = space.smallest()
     screening = screen_candidate(bench, limits, smallest)
-    over = {name: amount for name, amount in screening.violations.items() if amount > 0}
-    if over:
-        listed = ", ".join(
-            f"{name}={limits.given()[name]:g} by {amount:.0%}" for name, amount in over.items()
-        )
-        raise DeviceError(
-            f"no student can meet the limit: even the smallest of the space ({smallest.label}; "
-            f"{screening.latency_ms:.3f} ms at {bench.workload.label} on {bench.device.name}) is "
-            f"over {listed}. Raise the limit, shorten device.length, or add smaller "
-            "architectures to the space."
-        )
+    refuse_hopeless(smallest, screening, limits, device=bench.device, workload=bench.workload)
     teacher_ms = screening.attributes["teacher_latency_ms"]
     assert isinstance(teacher_ms, int | float)
     if limits.latency_ms is not None and teacher_ms <= limits.latency_ms:
@@ -192,18 +179,6 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
     settings = bench.settings.search
     record = Record(bench.run.storage_url, space)
     strategy = strategy_of(bench, space)
-    log = SummaryWriter(str(bench.run.tensorboard / "search"))
-
-    def on_trial(trial: Trial) -> None:
-        if trial.quality is not None:
-            log.add_scalar("trial/quality", trial.quality, trial.number)
-        if trial.latency_ms is not None:
-            log.add_scalar("trial/latency_ms", trial.latency_ms, trial.number)
-        reward = reward_of(trial)
-        if reward is not None:
-            log.add_scalar("trial/reward", reward, trial.number)
-        record.export_csv(bench.run.trials_file)
-        bench.narrator.note(describe_trial(trial))
 
     def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
         judgement = judge_candidate(bench, f"trial-{number:04d}", architecture)
@@ -212,19 +187,23 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
         return with_reward(settings, limits, trial, judgement)
 
     try:
-        trials = run_search(
-            strategy=strategy,
-            record=record,
-            screen=lambda architecture: screen_candidate(bench, limits, architecture),
-            judge=judge,
-            candidates=settings.most_candidates,
-            may_start=_time_keeper(bench, record.trials()),
-            on_trial=on_trial,
-            seed=bench.settings.seed,
-        )
+        with told(bench.run, bench.narrator, record) as on_trial:
+            trials = run_search(
+                strategy=strategy,
+                record=record,
+                screen=lambda architecture: screen_candidate(bench, limits, architecture),
+                judge=judge,
+                candidates=settings.most_candidates,
+                may_start=time_keeper(
+                    bench.run,
+                    settings.seconds,
+                    record.trials(),
+                    lambda candidate_s: final_seconds(bench, candidate_s),
+                ),
+                on_trial=on_trial,
+                seed=bench.settings.seed,
+            )
     finally:
-        log.close()
-        record.export_csv(bench.run.trials_file)
         verdict = (
             write_controller(bench, limits, strategy, record.trials())
             if isinstance(strategy, Controller)
@@ -243,28 +222,6 @@ def strategy_of(bench: Workbench, space: SearchSpace) -> OptunaStrategy | Contro
     return OptunaStrategy(space, make_sampler(name), bench.settings.seed)
 
 
-def _time_keeper(bench: Workbench, recorded: Sequence[Trial]) -> Callable[[Sequence[Trial]], bool]:
-    """Says whether one more candidate fits before the final training must begin."""
-    budget_s = bench.settings.search.seconds
-    phases_s: dict[str, float] = bench.run.state().get("phases_s", {})
-    # A killed process does not add up its phase; the trials that it recorded know their times.
-    searched_s = max(phases_s.pop("search", 0.0), sum(trial.cost_s for trial in recorded))
-    before_s = sum(phases_s.values()) + searched_s
-    start_s = time.monotonic()
-
-    def may_start(trials: Sequence[Trial]) -> bool:
-        if budget_s is None:
-            return True
-        trained = [trial.cost_s for trial in trials if _was_trained(trial)]
-        if not trained:
-            return True
-        spent_s = before_s + time.monotonic() - start_s
-        candidate_s = sum(trained) / len(trained)
-        return spent_s + candidate_s + final_seconds(bench, candidate_s) <= budget_s
-
-    return may_start
-
-
 def final_seconds(bench: Workbench, candidate_s: float) -> float:
     """Estimates the time of everything after the search from that of one candidate.
 
@@ -278,15 +235,3 @@ def final_seconds(bench: Workbench, candidate_s: float) -> float:
     trained = final.students + final.controls + len(settings.compare)
     again = final.noise_candidates if final.controls else 0
     return candidate_s * (trained * final_examples / candidate_examples + again)
-
-
-def _was_trained(trial: Trial) -> bool:
-    return trial.state is TrialState.COMPLETE and trial.repeat_of is None
-
-
-def _why_no_winner(trials: Sequence[Trial]) -> str:
-    states = [trial.state.value for trial in trials]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    failed = next((t.reason for t in reversed(trials) if t.state is TrialState.FAILED), "")
-    hint = f"; the last failure: {failed}" if failed else "; widen the limit or the space"
-    return f"no candidate could be trained ({counted or 'none proposed'}){hint}"

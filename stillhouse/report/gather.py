@@ -16,12 +16,14 @@ from stillhouse.report.fields import (
     Fields,
     architecture_label,
     integer,
+    mapping,
     mappings,
     number,
     numbers,
     plain,
     read_json,
     read_table,
+    sequence,
     text,
     truth,
 )
@@ -96,6 +98,14 @@ class Competitor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hypervolume:
+    """Share of the box from quality 0 at `slowest_ms` to quality 1 at 0 ms that trials dominate."""
+
+    slowest_ms: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """Everything that a report tells about a run."""
 
@@ -109,6 +119,7 @@ class Contents:
     space_size: int | None
     grid_size: int | None
     limits: Mapping[str, float]
+    hypervolume: Hypervolume | None
     phases_s: Mapping[str, float]
     teacher: Figures
     trials: tuple[TrialRow, ...]
@@ -194,6 +205,7 @@ def gather(run: Path) -> Contents:
         space_size=integer(summary, "space_size"),
         grid_size=integer(summary, "grid_size"),
         limits=numbers(summary, "limits"),
+        hypervolume=_read_hypervolume(mapping(summary, "hypervolume")),
         phases_s=numbers(summary, "phases_s"),
         teacher=teacher,
         trials=tuple(_read_trials(run / "trials.csv", notes)),
@@ -207,6 +219,14 @@ def gather(run: Path) -> Contents:
         provenance=provenance,
         notes=tuple(notes),
     )
+
+
+def _read_hypervolume(fields: Fields) -> Hypervolume | None:
+    slowest_ms = number(mapping(fields, "reference"), "latency_ms")
+    by_trial = [value for value in sequence(fields, "by_trial") if isinstance(value, int | float)]
+    if slowest_ms is None or not by_trial:
+        return None
+    return Hypervolume(slowest_ms=slowest_ms, value=float(by_trial[-1]))
 
 
 def _read_teacher(run: Path, notes: list[str]) -> Figures:

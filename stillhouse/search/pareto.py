@@ -55,6 +55,28 @@ def dominated_area(trials: Iterable[Trial], *, within: Sequence[Trial]) -> float
     return area / box if box else 0.0
 
 
+def hypervolume(trials: Iterable[Trial], *, slowest_ms: float) -> float:
+    """Return what trials dominate of the box between a reference and the ideal point.
+
+    The reference is quality 0 at `slowest_ms`, as a rule the teacher's latency: what is slower
+    counts nothing. The ideal is quality 1 at 0 ms.
+
+    Args:
+        trials: Any; only complete ones count.
+        slowest_ms: Above 0.
+
+    Returns:
+        Hypervolume in two objectives, 0..1 where quality is.
+    """
+    area, best = 0.0, 0.0
+    for trial in pareto_front(trials):
+        assert trial.latency_ms is not None
+        assert trial.quality is not None
+        area += max(0.0, slowest_ms - trial.latency_ms) * max(0.0, trial.quality - best)
+        best = max(best, trial.quality)
+    return area / slowest_ms
+
+
 def _ends(values: Iterable[float | None]) -> tuple[float, float]:
     known = [value for value in values if value is not None]
     return max(known), min(known)

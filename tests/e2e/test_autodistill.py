@@ -114,6 +114,10 @@ def test_the_report_tells_what_was_judged_and_on_which_device(searched):
     assert "masked_lm_accuracy" in page
     assert "analytic" in page
     assert "on dev" not in page
+    told = read_json(searched.path / "run.json")["hypervolume"]
+    assert len(told["by_trial"]) == len(searched.trials)
+    assert told["by_trial"] == sorted(told["by_trial"])
+    assert f"{100 * told['by_trial'][-1]:.1f} % of the box" in page
     assert "stillhouse finetune students/1 --task TASK" in page
     assert "AutoModelForSequenceClassification" not in page
 

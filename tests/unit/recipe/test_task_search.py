@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stillhouse.recipe import task_search
+from stillhouse.recipe import searching
+from stillhouse.recipe.searching import hypervolume_facts, time_keeper, why_no_winner
 from stillhouse.recipe.task_search import effective_limits, final_seconds
 from stillhouse.run.settings import LimitSettings
 from stillhouse.search.trial import Trial, TrialState
@@ -26,6 +27,11 @@ def test_without_a_limit_twice_the_speed_is_asked_for_and_said(bench, talk):
 def test_a_given_limit_stands_alone(bench, talk):
     assert effective_limits(bench({"limit": {"size_mb": 4.0}})) == LimitSettings(size_mb=4.0)
     assert talk.said == []
+
+
+def keeper(bench, recorded=()):
+    seconds = bench.settings.search.seconds
+    return time_keeper(bench.run, seconds, recorded, lambda each: final_seconds(bench, each))
 
 
 @pytest.fixture
@@ -74,8 +80,8 @@ def test_time_for_the_final_training_is_kept_back(
     timed_bench, monkeypatch, budget_s, wall_s, passed_s, starts
 ):
     clock = SimpleNamespace(now=50.0)
-    monkeypatch.setattr(task_search, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    may_start = task_search._time_keeper(timed_bench(budget_s, wall_s), [])
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    may_start = keeper(timed_bench(budget_s, wall_s))
     clock.now += passed_s
     trials = [
         trained(0, 2.0),
@@ -88,15 +94,41 @@ def test_time_for_the_final_training_is_kept_back(
 
 
 def test_one_candidate_starts_whatever_the_time(timed_bench):
-    assert task_search._time_keeper(timed_bench(0.001), [])([])
+    assert keeper(timed_bench(0.001))([])
 
 
 def test_a_killed_search_is_billed_for_its_trials(timed_bench, monkeypatch):
     # 60 s of teacher, a candidate of 15 s and its final training of 450 s fit into 600 s; the
     # 100 s of trials that the killed search recorded do not fit beside them.
     clock = SimpleNamespace(monotonic=lambda: 0.0)
-    monkeypatch.setattr(task_search, "time", clock)
+    monkeypatch.setattr(searching, "time", clock)
     recorded = [trained(0, 15.0), trained(1, 85.0, state=TrialState.FAILED, quality=None)]
     bench = timed_bench(600, 60.0)
-    assert task_search._time_keeper(bench, [])(recorded)
-    assert not task_search._time_keeper(bench, recorded)(recorded)
+    assert keeper(bench)(recorded)
+    assert not keeper(bench, recorded)(recorded)
+
+
+def test_the_hypervolume_is_told_after_every_trial_from_the_first_teachers_latency():
+    known = {"teacher_latency_ms": 4.0}
+    trials = [
+        trained(0, 1.0, state=TrialState.FAILED, quality=None, latency_ms=None),
+        trained(1, 1.0, quality=0.5, latency_ms=2.0, attributes=known),
+        trained(2, 1.0, quality=0.9, latency_ms=9.0, attributes={"teacher_latency_ms": 5.0}),
+        trained(3, 1.0, quality=0.75, latency_ms=3.0),
+    ]
+    told = hypervolume_facts(trials)
+    assert told["reference"] == {"latency_ms": 4.0, "quality": 0.0}
+    # Half of the time at half of the quality; then a quarter of the time for a quarter more.
+    assert told["by_trial"] == [0.0, 0.25, 0.25, 0.3125]
+    assert hypervolume_facts(trials[:1]) == {}
+
+
+def test_a_search_that_found_nothing_tells_what_became_of_its_trials():
+    lost = {"quality": None, "state": TrialState.FAILED}
+    over = {"quality": None, "state": TrialState.INFEASIBLE}
+    trials = [trained(0, 1.0, reason="too hot", **lost), trained(1, 1.0, reason="slow", **over)]
+    told = why_no_winner(trials)
+    assert told == (
+        "no candidate could be trained (1 failed, 1 infeasible); the last failure: too hot"
+    )
+    assert "none proposed" in why_no_winner([])

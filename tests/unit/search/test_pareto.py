@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stillhouse.search.pareto import dominated_area, pareto_front
+from stillhouse.search.pareto import dominated_area, hypervolume, pareto_front
 from stillhouse.search.trial import TrialState
 
 
@@ -57,3 +57,24 @@ def test_dominated_area_of_a_staircase(make_trial):
     assert dominated_area(front[::2], within=front) == 0
     assert dominated_area(front[1:2], within=front) == pytest.approx(0.9 / 2.4)
     assert dominated_area(front[:1], within=front[:1]) == 0
+
+
+def test_a_hypervolume_is_the_share_of_the_box_that_trials_dominate(make_trial):
+    """Against a count of small cells, each of which some trial beats or none."""
+    drawn = np.random.default_rng(1).integers(1, 20, size=(12, 2))
+    trials = [
+        make_trial(i, quality=q / 20, latency_ms=t / 2) for i, (q, t) in enumerate(drawn.tolist())
+    ]
+    slowest = 8
+    cells = [
+        any(q > place and t <= cell for q, t in drawn.tolist())
+        for place in range(20)
+        for cell in range(2 * slowest)
+    ]
+    assert hypervolume(trials, slowest_ms=slowest) == pytest.approx(np.mean(cells))
+    assert hypervolume([], slowest_ms=1.0) == 0.0
+    slow = make_trial(0, quality=1.0, latency_ms=9.0)
+    assert hypervolume([slow], slowest_ms=slowest) == 0.0
+    assert hypervolume([slow, *trials], slowest_ms=slowest) == hypervolume(
+        trials, slowest_ms=slowest
+    )
