@@ -53,8 +53,9 @@ def search_mobilebert(
         RunError: If the teacher or the corpus has changed, or no candidate could be trained.
     """
     nursery = open_mobile_nursery(settings, run, narrator, accelerator)
+    if run.is_untouched:  # later, a noisy measurement must not refuse what was begun
+        _refuse_hopeless(nursery)
     _note_start(nursery)
-    _refuse_hopeless(nursery)
     with run.timed("teacher's head"):
         text = nursery.text_of(settings.transfer.batch_size)
         nursery = with_mlm_head(nursery, text)

@@ -25,7 +25,8 @@ EVERYTHING = {
              "directory": None, "max_train": 500},
     "space": {"base": "kd-nas", "layers": [1, 2], "hidden_size": [32, 64], "heads": None,
               "head_size": [16], "ffn_size": None, "ffn_ratio": [1.0, 2.5],
-              "activation": ["gelu", "relu"],
+              "activation": ["gelu", "relu"], "bottleneck_size": [8, 16], "ffn_count": [2],
+              "embedding_size": [32],
               "size_fraction": 0.25, "size_count": "total"},
     "limit": {"latency_ms": 5.0, "speedup": 1.5, "size_mb": 40.0, "parameters": 1e7,
               "params_m": 10.0, "flops_fraction": 0.25},
@@ -57,6 +58,8 @@ EVERYTHING = {
     "select": {"candidates": 20, "runners_up": 0},
     "pretrain": {"steps": 7, "batch_size": 16, "learning_rate": 1e-4, "warmup_fraction": 0.1,
                  "weight_decay": 0.0, "dropout": 0.0, "teacher_weight": 0.25, "start": "supernet"},
+    "transfer": {"steps": 9, "flash_fraction": 0.1, "batch_size": 16, "learning_rate": 1e-3,
+                 "weight_decay": 0.0, "mix": "even"},
     "limits": [],
     "recipe": "kd-nas",
     "student": "layers=2",
@@ -70,6 +73,21 @@ def test_every_setting_survives_yaml_and_back():
     assert settings.to_dict() == EVERYTHING
     written = yaml.safe_load(yaml.safe_dump(settings.to_dict()))
     assert settings_from_dict(written) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("steps", 0, "transfer.steps must be above 0"),
+        ("learning_rate", -1.0, "transfer.learning_rate must be above 0"),
+        ("batch_size", 0, "transfer.batch_size must be above 0"),
+        ("flash_fraction", 1.5, "transfer.flash_fraction must be above 0 and at most 1"),
+        ("weight_decay", 2.0, "transfer.weight_decay must be in 0..1"),
+    ],
+)
+def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
+    with pytest.raises(SettingsError, match=rule):
+        settings_from_dict({"transfer": {name: value}})
 
 
 def test_several_budgets_survive_yaml_and_back():
