@@ -20,8 +20,7 @@ from accelerate import Accelerator
 
 from benchmarks.common import WORK, Records, enwiki_folder, heading, minilm_folder
 from stillhouse.api import run_search_job
-from stillhouse.data.encoding import NO_CLASS
-from stillhouse.distill.masked_lm import HELD_OUT_SEED, held_out_mlm
+from stillhouse.distill.masked_lm import held_out_mlm, hidden_tokens
 from stillhouse.evaluate.agreement import rank_agreement
 from stillhouse.recipe.flash import judge_by_flash, transfer
 from stillhouse.recipe.mlm_nursery import with_mlm_head
@@ -128,10 +127,7 @@ def open_nursery(size: Size) -> MobileNursery:
 
 def most_frequent_fraction(nursery: MobileNursery) -> float:
     """What always telling the most frequent hidden piece would score on the report text."""
-    text, counts = nursery.report_text, Counter[int]()
-    for index in range(len(text)):
-        _, labels_1T = nursery.masker.mask(text.batch([index]), seed=HELD_OUT_SEED, step=index)
-        counts.update(labels_1T[labels_1T != NO_CLASS].tolist())
+    counts = Counter(hidden_tokens(nursery.report_text, nursery.masker))
     return counts.most_common(1)[0][1] / counts.total()
 
 
@@ -147,8 +143,8 @@ def regular(nursery: MobileNursery, architecture: Architecture, records: Records
     known = records.find(job)
     if known is None:
         student = nursery.build(architecture)
-        steps = nursery.settings.transfer.steps // nursery.teacher_architecture.layers
-        transfer(nursery, student, f"regular-{architecture.key}", steps_a_layer=steps)
+        steps_a_layer = nursery.steps_a_layer(architecture)
+        transfer(nursery, student, f"regular-{architecture.key}", steps_a_layer=steps_a_layer)
         train_student(nursery, student, f"regular-{architecture.key}")
         score = held_out_mlm(
             student, nursery.report_text, nursery.masker, precision=nursery.precision
@@ -170,7 +166,7 @@ def flash(
         whole = wanted.steps + nursery.settings.pretrain.steps
         short = replace(wanted, flash_fraction=steps * layers / whole)
         changed = replace(nursery, settings=replace(nursery.settings, transfer=short))
-        assert changed.flash_steps_a_layer == steps
+        assert changed.flash_steps_a_layer(architecture) == steps
         judgement = judge_by_flash(changed, 0, architecture)
         known = records.add(job, {"accuracy": judgement.quality})
     return float(known["accuracy"])

@@ -36,7 +36,6 @@ from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.progress import LoggingNarrator, Narrator
 from stillhouse.run.settings import (
     RunSettings,
-    SearchSettings,
     apply_overrides,
     read_settings,
     settings_from_dict,
@@ -66,6 +65,24 @@ class _SupernetJob:
     read: Callable[[Path], Mapping[str, Any]]
     length: str
 
+
+_IDLE_WITHOUT_TRIALS = ("search.strategy", "search.candidates", "search.seconds", "compare")
+_IDLE_ON_TEXT = (
+    "search.quality",
+    "search.proxy_examples",
+    "search.epochs",
+    "search.alpha",
+    "search.beta",
+    "final.epochs",
+    "final.controls",
+    "final.noise_candidates",
+    "space.base",
+    "space.size_fraction",
+    "space.size_count",
+    "pretrain.start",
+    "compare",
+)
+"""Settings that a recipe does not read, of those that a user may expect it to."""
 
 _SUPERNET_JOBS = {
     "autodistil": _SupernetJob(
@@ -169,8 +186,13 @@ def _run_supernet_job(settings: RunSettings, path: Path, narrator: Narrator) -> 
     Raises:
         SettingsError: If something is set that has no effect there.
     """
-    _refuse_idle_settings(settings)
     job, accelerator = _SUPERNET_JOBS[settings.recipe], _workers()
+    _refuse_idle_settings(
+        settings,
+        _IDLE_WITHOUT_TRIALS,
+        f"it trains supernets and weighs the students in them; {job.length} is the length of the "
+        "training, limits (--limit) are what a student may cost",
+    )
     if not accelerator.is_main_process:
         run = RunDirectory(path=path)
         job.work(settings, run, LoggingNarrator(), accelerator)
@@ -188,13 +210,15 @@ def _run_mobile_job(settings: RunSettings, path: Path, narrator: Narrator) -> Se
     Raises:
         SettingsError: If something is set that has no effect there.
     """
-    idle = [f"compare = {', '.join(settings.compare)}"] if settings.compare else []
+    _refuse_idle_settings(
+        settings,
+        _IDLE_ON_TEXT,
+        "it proposes by a sampler of Optuna (random, tpe, gp, nsga2) and judges on plain text",
+    )
     if settings.search.strategy == "controller":
-        idle.append("search.strategy = controller")
-    if idle:
         raise SettingsError(
-            f"autodistill has no use for {', '.join(idle)}: it proposes by a sampler of Optuna "
-            "(random, tpe, gp, nsga2) and compares on plain text. Leave that out"
+            "autodistill has no use for search.strategy = controller: that learns one reward, and "
+            "here quality and latency are two objectives. Take gp, tpe, nsga2 or random"
         )
     with open_run(path, settings) as run:
         if not run.is_complete:
@@ -281,24 +305,32 @@ def _workers() -> Accelerator:
     )
 
 
-def _refuse_idle_settings(settings: RunSettings) -> None:
-    """Refuses settings of a search by trials, which would do nothing in a search of supernets."""
-    search, default = settings.search, SearchSettings()
-    names = ("strategy", "candidates", "seconds")
+def _refuse_idle_settings(settings: RunSettings, names: Sequence[str], why: str) -> None:
+    """Refuses settings that would do nothing in a recipe.
+
+    Args:
+        settings: Those of the run.
+        names: Paths such as `search.epochs` that the recipe does not read.
+        why: What it does instead, for the message.
+    """
+    given, default = (
+        one.to_dict() for one in (settings, settings_from_dict({"recipe": settings.recipe}))
+    )
+    different = {name: _at(given, name) for name in names if _at(given, name) != _at(default, name)}
     idle = [
-        f"search.{name} = {getattr(search, name)}"
-        for name in names
-        if getattr(search, name) != getattr(default, name)
+        f"{name} = {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in different.items()
     ]
-    if settings.compare:
-        idle.append(f"compare = {', '.join(settings.compare)}")
     if idle:
-        told = ", ".join(idle)
         raise SettingsError(
-            f"{settings.recipe} has no use for {told}: it trains supernets and weighs the students "
-            f"in them. Leave that out; set {_SUPERNET_JOBS[settings.recipe].length} for the length "
-            "of the training, limits (--limit) for what a student may cost"
+            f"{settings.recipe} has no use for {', '.join(idle)}: {why}. Leave that out"
         )
+
+
+def _at(data: Mapping[str, Any], path: str) -> Any:
+    for key in path.split("."):
+        data = data[key]
+    return data
 
 
 def _close_work(run: RunDirectory) -> None:

@@ -87,7 +87,13 @@ def read_device(text: str) -> dict[str, str | None]:
             f"--device must be a .csv file of latencies or one of {', '.join(known)}, got "
             f"{text!r}{did_you_mean(text, known)}"
         )
-    return {"device.kind": kind, "device.table": table, "device.chip": chip}
+    # The precision is the device's own again, unless `--set` names one.
+    return {
+        "device.kind": kind,
+        "device.table": table,
+        "device.chip": chip,
+        "device.precision": None,
+    }
 
 
 def read_budget(text: str) -> dict[str, float]:

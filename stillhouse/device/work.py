@@ -147,7 +147,7 @@ def _mobilebert(
     yield Operation(weights=words, activations=words)
     yield Operation(activations=4 * words)  # three neighbours side by side
     yield _linear(tokens, 3 * architecture.embedding_size, h)
-    for _ in range(2 if ends.token_types else 1):
+    for _ in range(2):  # positions and token types
         yield Operation(weights=tokens * h, activations=tokens * h)
         yield _elementwise(tokens * h, _ADD, inputs=2)
     yield _affine(tokens, h)

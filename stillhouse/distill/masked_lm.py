@@ -362,6 +362,15 @@ def held_out_mlm(
     )
 
 
+def hidden_tokens(corpus: PackedSet, masker: Masker) -> list[int]:
+    """Lists the tokens of held-out text that `held_out_mlm` hides."""
+    found: list[int] = []
+    for index in range(len(corpus)):
+        _, labels_1T = masker.mask(corpus.batch([index]), seed=HELD_OUT_SEED, step=index)
+        found += labels_1T[labels_1T != NO_CLASS].tolist()
+    return found
+
+
 def _model(network: MlmNetwork) -> PreTrainedModel:
     if isinstance(network, BorrowedHead):
         return network.student

@@ -127,7 +127,7 @@ A task-agnostic student of `{teacher}`: {how}, pre-trained on `{corpus}` with st
 | measure | student | teacher |
 | --- | --- | --- |
 | masked words told right | {mlm_accuracy_fraction:.3f} | {teacher_mlm_accuracy_fraction:.3f} |
-| parameters | {parameters:,} | {teacher_parameters:,} |
+| parameters, without a head | {parameters:,} | {teacher_parameters:,} |
 | FLOPs, share of the teacher's | {flops_fraction:.3f} | 1 |
 
 Latency on {device}: {latency_ms:.3f} ms ({latency_how}); {workload_label}.

@@ -20,7 +20,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from stillhouse.errors import TeacherError
-from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.anatomy import anatomy_of, layered_anatomy_of
 from stillhouse.model.encoders import load_encoder
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def load_mlm_teacher(name: str) -> MlmTeacher:
         TeacherError: As `load_encoder` does.
     """
     encoder = load_encoder(name)
+    layered_anatomy_of(encoder.model.config)  # refuses what is no teacher
     return MlmTeacher(encoder=encoder, head=_trained_head(encoder))
 
 

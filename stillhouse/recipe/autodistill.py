@@ -53,6 +53,10 @@ def search_mobilebert(
         RunError: If the teacher or the corpus has changed, or no candidate could be trained.
     """
     nursery = open_mobile_nursery(settings, run, narrator, accelerator)
+    if not nursery.limits.given():
+        narrator.say(
+            "No limit given: students are searched over all latencies (--limit narrows that)."
+        )
     if run.is_untouched:  # later, a noisy measurement must not refuse what was begun
         _refuse_hopeless(nursery)
     _note_start(nursery)
@@ -85,12 +89,12 @@ def _note_start(nursery: MobileNursery) -> None:
             "metric": METRIC,
         }
     )
-    layers = nursery.teacher_architecture.layers
+    largest = max(space, key=nursery.parameters)
     nursery.narrator.say(
         f"{space.size()} MobileBERTs in the proportions of {nursery.teacher_architecture.label}; "
-        f"steps of a candidate: {nursery.flash_steps_a_layer} for each of {layers} layers; corpus "
-        f"of {len(corpus.train):,} sequences of {corpus.train.length} tokens, "
-        f"{len(corpus.held_out):,} held out."
+        f"steps of a candidate: {nursery.flash_steps_a_layer(largest)} for each of "
+        f"{largest.layers} layers; corpus of {len(corpus.train):,} sequences of "
+        f"{corpus.train.length} tokens, {len(corpus.held_out):,} held out."
     )
 
 
@@ -151,6 +155,15 @@ def _search(nursery: MobileNursery) -> list[Trial]:
 
 
 def _final_seconds(nursery: MobileNursery, candidate_s: float) -> float:
-    """Estimates the time of all students from that of a candidate, by steps."""
+    """Estimates the time of all students from that of a candidate.
+
+    A step of a transfer goes through half of the layers on average, one of pre-training through
+    all of them.
+    """
     settings = nursery.settings
-    return settings.final.students * candidate_s / settings.transfer.flash_fraction
+    transfer, pretrain = settings.transfer, settings.pretrain
+    flash_steps = transfer.flash_fraction * (transfer.steps + pretrain.steps)
+    step_s = candidate_s / flash_steps
+    sequences = pretrain.batch_size / transfer.batch_size
+    student_s = step_s * (transfer.steps + 2 * sequences * pretrain.steps)
+    return settings.final.students * student_s

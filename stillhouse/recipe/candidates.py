@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -74,8 +76,19 @@ def judge_candidate(
     Raises:
         CandidateFailed: If it runs out of memory or time, or its loss is not finite.
     """
-    try:
+    with failing_alone():
         return _judge(bench, name, architecture, seed)
+
+
+@contextmanager
+def failing_alone() -> Iterator[None]:
+    """Lets what a candidate dies of end that candidate and not the search; frees its memory.
+
+    Raises:
+        CandidateFailed: If it runs out of memory or time, or its loss is not finite.
+    """
+    try:
+        yield
     except TrainingError as error:
         raise CandidateFailed(str(error)) from error
     except (MemoryError, RuntimeError) as error:

@@ -8,16 +8,15 @@ reads its last states, through the projection that the transfer trained; that is
 
 from __future__ import annotations
 
-import gc
+import time
 from typing import TYPE_CHECKING
-
-import torch
 
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import BorrowedHead, held_out_mlm
 from stillhouse.distill.steps import run_steps
 from stillhouse.distill.transfer import TransferLesson, TransferStep
 from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX, attention_rule
+from stillhouse.recipe.candidates import failing_alone
 from stillhouse.recipe.logbook import watched
 from stillhouse.search.loop import Judgement
 
@@ -36,12 +35,18 @@ def judge_by_flash(nursery: MobileNursery, number: int, architecture: Architectu
     Every candidate reads the same text in the same order, with the same seed and schedule.
 
     Raises:
-        TrainingError: If its loss is not finite.
+        CandidateFailed: If it runs out of memory or time, or its loss is not finite.
     """
-    student = nursery.build(architecture)
-    try:
+    seconds = nursery.settings.search.candidate_seconds
+    steps_a_layer = nursery.flash_steps_a_layer(architecture)
+    with failing_alone():
+        student = nursery.build(architecture)
         step = transfer(
-            nursery, student, f"trial-{number:04d}", steps_a_layer=nursery.flash_steps_a_layer
+            nursery,
+            student,
+            f"trial-{number:04d}",
+            steps_a_layer=steps_a_layer,
+            deadline=None if seconds is None else time.monotonic() + seconds,
         )
         head = nursery.teacher.head
         assert head is not None  # `with_mlm_head` gave it one
@@ -51,15 +56,11 @@ def judge_by_flash(nursery: MobileNursery, number: int, architecture: Architectu
             nursery.masker,
             precision=nursery.precision,
         )
-    finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
     return Judgement(
         quality=score.accuracy_fraction,
         attributes={
             "cross_entropy_nats": score.cross_entropy_nats,
-            "flash_steps": nursery.flash_steps_a_layer * len(step.parts),
+            "flash_steps": steps_a_layer * len(step.parts),
             "attention_rule": attention_rule(
                 architecture.heads, nursery.teacher_architecture.heads
             ),
@@ -73,6 +74,7 @@ def transfer(
     name: str,
     *,
     steps_a_layer: int,
+    deadline: float | None = None,
     keeps_checkpoints: bool = False,
 ) -> TransferStep:
     """Trains a student's layers one after the other, in place.
@@ -82,6 +84,7 @@ def transfer(
         student: Fresh.
         name: Names its curves and checkpoints.
         steps_a_layer: Length of each phase.
+        deadline: `time.monotonic()` after which it stops with an error, or `None`.
         keeps_checkpoints: Whether a transfer that was interrupted goes on where it was.
 
     Returns:
@@ -106,6 +109,7 @@ def transfer(
         run.tensorboard / name,
         f"Transfer to {name.replace('-', ' ')}",
         checkpoint=checkpoint,
+        deadline=deadline,
         tokens_a_step=step.tokens,
     ) as watch:
         run_steps(

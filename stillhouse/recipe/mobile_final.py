@@ -64,8 +64,13 @@ def finish_student(nursery: MobileNursery, trial: Trial) -> Path:
         return folder
     start_s = time.monotonic()
     student = nursery.build(trial.architecture)
-    steps_a_layer = max(1, settings.transfer.steps // student.config.num_hidden_layers)
-    transfer(nursery, student, name, steps_a_layer=steps_a_layer, keeps_checkpoints=True)
+    transfer(
+        nursery,
+        student,
+        name,
+        steps_a_layer=nursery.steps_a_layer(trial.architecture),
+        keeps_checkpoints=True,
+    )
     train_student(nursery, student, name)
     metrics = {
         **_student_metrics(nursery, student, trial),
@@ -98,7 +103,11 @@ def _student_metrics(
     )
     teacher = read_metrics(nursery.run.teacher)
     qualities = _qualities(nursery, student)
-    steps = settings.transfer.steps + settings.pretrain.steps
+    transfer_steps = nursery.steps_a_layer(architecture) * architecture.layers
+    sequences = (
+        transfer_steps * settings.transfer.batch_size
+        + settings.pretrain.steps * settings.pretrain.batch_size
+    )
     return {
         **qualities,
         "mlm_accuracy_fraction": qualities["quality"],
@@ -113,6 +122,7 @@ def _student_metrics(
         "workload": asdict(nursery.workload),
         "workload_label": nursery.workload.label,
         "parameters": parameters,
+        "checkpoint_parameters": sum(p.numel() for p in student.parameters()),
         "teacher_parameters": teacher["parameters"],
         "size_mb": size_mb(parameters),
         "flops_fraction": flops_fraction,
@@ -122,7 +132,7 @@ def _student_metrics(
         "flash_quality": trial.quality,
         "transfer": asdict(settings.transfer),
         "pretrain": asdict(settings.pretrain),
-        "tokens": steps * settings.transfer.batch_size * nursery.corpus.train.length,
+        "tokens": sequences * nursery.corpus.train.length,
         "limits": nursery.limits.given(),
         "violations": over,
         "within_limit": all(amount <= 0 for amount in over.values()),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stillhouse.errors import SettingsError
+from stillhouse.distill.masked_lm import hidden_tokens
+from stillhouse.errors import DataError, SettingsError
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.mobilebert import build_mobilebert, mobilebert_config
-from stillhouse.recipe.limits import DEFAULT_SPEEDUP
 from stillhouse.recipe.mlm_nursery import MlmNursery, load_corpus_teacher, open_mlm_nursery
 from stillhouse.recipe.space import with_given
 from stillhouse.space.counts import count_flops, count_parameters
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stillhouse.space.counts import Ends
     from stillhouse.space.search_space import SearchSpace
 
+FEWEST_HELD_OUT = 2
 METRIC = "masked_lm_accuracy"
 """What students are judged by: the share of masked tokens of held-out text that are told right."""
 RECIPE = "autodistill"
@@ -38,11 +39,14 @@ class MobileNursery(MlmNursery):
 
     Attributes:
         space: Where to search.
-        limits: What a student must stay within.
     """
 
     space: SearchSpace
-    limits: LimitSettings
+
+    @property
+    def limits(self) -> LimitSettings:
+        """What a student must stay within; none is needed, for latency is an objective."""
+        return self.settings.limit
 
     @property
     def judging_text(self) -> PackedSet:
@@ -71,12 +75,15 @@ class MobileNursery(MlmNursery):
         """Embeddings of a bare encoder; it has no outputs."""
         return replace(ends_of(self.teacher_config), labels=0)
 
-    @property
-    def flash_steps_a_layer(self) -> int:
-        """Steps of one layer of a candidate of the teacher's depth."""
+    def flash_steps_a_layer(self, architecture: Architecture) -> int:
+        """Steps of one layer of a candidate; at least one."""
         wanted = self.settings.transfer
         steps = wanted.flash_fraction * (wanted.steps + self.settings.pretrain.steps)
-        return max(1, round(steps / self.teacher_architecture.layers))
+        return max(1, round(steps / architecture.layers))
+
+    def steps_a_layer(self, architecture: Architecture) -> int:
+        """Steps of one layer of a student that is distilled in full."""
+        return self.settings.transfer.steps // architecture.layers
 
     def parameters(self, architecture: Architecture) -> int:
         """Counts the parameters of a bare student."""
@@ -113,14 +120,18 @@ def open_mobile_nursery(
         SpaceError: If the dimensions given are none of this space.
         DataError: If the corpus is too small or has changed.
     """
-    if settings.corpus.held_out < 2:  # noqa: PLR2004  one sequence to choose on, one to report on
+    if settings.corpus.held_out < FEWEST_HELD_OUT:
         raise SettingsError(
-            f"corpus.held_out must be at least 2, got {settings.corpus.held_out}: one half of that "
-            "text chooses students, the other is for the report"
+            f"corpus.held_out must be at least {FEWEST_HELD_OUT}, got {settings.corpus.held_out}: "
+            "one half of that text chooses students, the other is for the report"
         )
     teacher = load_corpus_teacher(settings.teacher.model, recipe=RECIPE)
     config = teacher.encoder.model.config
     space = with_given(autodistill_for(architecture_of(config)), settings.space)
+    smallest = space.smallest()
+    assert isinstance(smallest, MobileBertArchitecture)
+    mobilebert_config(smallest, config)  # refuses a teacher that none can follow
+    _check_steps(settings, max(one.layers for one in space))
     shared = open_mlm_nursery(
         settings,
         run,
@@ -129,11 +140,25 @@ def open_mobile_nursery(
         accelerator,
         config_of=lambda shape: mobilebert_config(shape, config),
     )
-    limits = settings.limit
-    if not limits.given():
-        narrator.say(
-            f"No limit given: looking for students at least {DEFAULT_SPEEDUP:g} times as fast as "
-            "the teacher (--limit changes it)."
+    _check_held_out(shared)
+    return MobileNursery(**vars(shared), space=space)
+
+
+def _check_steps(settings: RunSettings, layers: int) -> None:
+    if settings.transfer.steps < layers:
+        raise SettingsError(
+            f"transfer.steps must be at least one for each of the {layers} layers, got "
+            f"{settings.transfer.steps}"
         )
-        limits = replace(limits, speedup=DEFAULT_SPEEDUP)
-    return MobileNursery(**vars(shared), space=space, limits=limits)
+
+
+def _check_held_out(nursery: MlmNursery) -> None:
+    """Refuses a corpus of which so little is held out that nothing could be told of students."""
+    count = len(nursery.corpus.held_out)
+    held_out = nursery.corpus.held_out
+    halves = held_out.part(0, count // 2), held_out.part(count // 2, count)
+    if not all(hidden_tokens(half, nursery.masker) for half in halves):
+        raise DataError(
+            f"{count} sequences of {nursery.settings.corpus.name} are held out, a tenth of it at "
+            "most, and in half of them no token is hidden: give more text"
+        )

@@ -14,10 +14,13 @@ _NORM = 2
 def embedding_parameters(
     architecture: MobileBertArchitecture, *, vocab_size: int, positions: int, token_types: int
 ) -> int:
-    """Count the token table, the projection of three neighbours, and what is added to it."""
+    """Count the token table, the projection of three neighbours, and what is added to it.
+
+    MobileBERT always adds a token type; where the teacher has none it is the same one everywhere.
+    """
     h, e = architecture.hidden_size, architecture.embedding_size
     projection = _TRIGRAM * e * h + h
-    return vocab_size * e + projection + (positions + token_types + _NORM) * h
+    return vocab_size * e + projection + (positions + max(1, token_types) + _NORM) * h
 
 
 def layer_parameters(architecture: MobileBertArchitecture) -> int:

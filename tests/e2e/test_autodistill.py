@@ -4,14 +4,28 @@ import csv
 import json
 
 import pytest
-from transformers import AutoTokenizer, MobileBertForMaskedLM, MobileBertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    MobileBertForMaskedLM,
+    MobileBertForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
+)
 
 import stillhouse
 from stillhouse.distill import steps
-from stillhouse.errors import DataError, DeviceError, RunError, SettingsError, SpaceError
+from stillhouse.errors import (
+    DataError,
+    DeviceError,
+    RunError,
+    SettingsError,
+    SpaceError,
+    TeacherError,
+)
 from stillhouse.model.mobilebert import mobilebert_of
-from stillhouse.recipe import autodistill, flash
+from stillhouse.recipe import autodistill, flash, mlm_nursery
 from stillhouse.run.settings import apply_overrides
+from stillhouse.search.trial import TrialState
 from stillhouse.space.architecture import architecture_from_dict
 
 CANDIDATES = 5
@@ -96,6 +110,9 @@ def test_students_are_measured_on_text_that_chose_nothing(searched):
 def test_students_load_with_transformers_alone_and_are_as_large_as_said(searched):
     for student in searched.students:
         model = MobileBertForMaskedLM.from_pretrained(student.path)
+        assert student.metrics["checkpoint_parameters"] == sum(
+            p.numel() for p in model.parameters()
+        )
         assert mobilebert_of(model.config) == architecture_from_dict(
             student.metrics["architecture"]
         )
@@ -194,6 +211,10 @@ def test_search_on_the_command_line(run_cli, weather_encoder_folder, weather_tex
     [
         (SettingsError, "search.strategy = controller", {"search__strategy": "controller"}),
         (SettingsError, "no use for compare = layers=1", {"compare": ["layers=1"]}),
+        (SettingsError, "no use for search.quality = hidden", {"search__quality": "hidden"}),
+        (SettingsError, "no use for final.controls = 3", {"final__controls": 3}),
+        (SettingsError, "no use for space.base = kd-nas", {"space__base": "kd-nas"}),
+        (SettingsError, "one for each of the 4 layers, got 3", {"transfer__steps": 3}),
         (SettingsError, "corpus.held_out must be at least 2, got 1", {"corpus__held_out": 1}),
         (SettingsError, "transfer.flash_fraction must be above 0", {"transfer__flash_fraction": 0}),
         (SettingsError, "autodistill needs a trained teacher", {"teacher__model": "scratch"}),
@@ -210,6 +231,60 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     monkeypatch.setattr(flash, "run_steps", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(error, match=message):
         search(tmp_path / "run", **changed)
+
+
+def test_a_corpus_of_which_little_is_held_out_is_refused(search, tmp_path, weather_text):
+    lines = weather_text.read_text().splitlines()
+    (tmp_path / "few.txt").write_text("\n".join(lines[:12]))
+    with pytest.raises(DataError, match="are held out, a tenth of it at most"):
+        search(tmp_path / "run", corpus__name=str(tmp_path / "few.txt"))
+
+
+def test_teachers_that_no_mobilebert_can_follow_are_refused_before_the_corpus(
+    search, searched, tmp_path, monkeypatch, weather_tokenizer
+):
+    monkeypatch.setattr(mlm_nursery, "prepare_corpus", lambda *_, **__: pytest.fail("tokenised"))
+    with pytest.raises(TeacherError, match="'mobilebert' has its layers in bottlenecks"):
+        search(tmp_path / "run", teacher__model=str(searched.students[0].path))
+    config = RobertaConfig(
+        vocab_size=len(weather_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    weather_tokenizer.save_pretrained(tmp_path / "roberta")
+    with pytest.raises(TeacherError, match="positions from 2, MobileBERT from 0"):
+        search(tmp_path / "run", teacher__model=str(tmp_path / "roberta"))
+
+
+def test_a_candidate_that_runs_out_of_memory_ends_alone(search, searched, tmp_path, monkeypatch):
+    calls, real = [0], flash.transfer
+
+    def hungry(*given, **named):
+        calls[0] += 1
+        if calls[0] == 2:
+            raise MemoryError
+        return real(*given, **named)
+
+    monkeypatch.setattr(flash, "transfer", hungry)
+    result = search(tmp_path / "run")
+    failed = [trial for trial in result.trials if trial.state is TrialState.FAILED]
+    assert [trial.reason for trial in failed] == ["out of memory: MemoryError"]
+    assert result.students
+
+
+def test_a_candidate_that_takes_too_long_ends_alone(search, tmp_path):
+    with pytest.raises(RunError, match="no candidate could be trained"):
+        search(tmp_path / "run", search__candidate_seconds=1e-6, search__candidates=2)
+
+
+def test_without_a_limit_all_latencies_are_searched(search, tmp_path):
+    result = search(tmp_path / "run", limit__speedup=None, search__candidates=2, final__students=1)
+    assert not any(trial.violations for trial in result.trials)
+    assert result.students[0].metrics["limits"] == {}
 
 
 def test_other_settings_of_a_begun_run_are_refused(search, searched):

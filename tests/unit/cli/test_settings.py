@@ -105,6 +105,15 @@ def test_a_device_is_a_word(tmp_path, text, kind, table, chip):
         assert (device.kind, device.table, device.chip, device.length) == (kind, table, chip, 40)
 
 
+def test_another_device_brings_its_own_precision(tmp_path):
+    """A run's own settings.yaml has that of its device written out."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("device: {kind: cpu, precision: float32}\n")
+    assert gather_settings(file, {}, device="tpu-v4i").device.precision == "bfloat16"
+    given = gather_settings(file, {}, device="tpu-v4i", overrides=["device.precision=int8"])
+    assert given.device.precision == "int8"
+
+
 def test_set_wins_over_the_device_of_an_option():
     settings = gather_settings(None, {}, device="tpu-v4i", overrides=["device.chip=h100"])
     assert settings.device.chip == "h100"

@@ -67,8 +67,8 @@ def test_products_and_weights_of_a_mobilebert_are_all_there(shape, types):
     ends = Ends(vocab_size=1000, positions=128, token_types=types, labels=3)
     assert matrix_flops(shape, ends) == count_flops(shape, ends, length=LENGTH)
     read = sum(one.weights for one in operations_of(shape, ends, WORKLOAD))
-    tables = 1000 * shape.embedding_size + (128 + types) * shape.hidden_size
-    rows = LENGTH * shape.embedding_size + (2 if types else 1) * LENGTH * shape.hidden_size
+    tables = 1000 * shape.embedding_size + (128 + max(1, types)) * shape.hidden_size
+    rows = LENGTH * shape.embedding_size + 2 * LENGTH * shape.hidden_size
     assert read == count_parameters(shape, ends).total - tables + rows
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, MobileBertConfig, RobertaConfig
+from transformers import BertConfig, DistilBertConfig, MobileBertConfig, RobertaConfig
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import (
@@ -120,6 +120,14 @@ def test_an_architecture_comes_back_from_its_configuration(architecture, teacher
     assert config.num_labels == 3
     assert config.id2label == teacher.id2label
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.2
+
+
+def test_a_teacher_without_token_types_gives_one_to_its_students():
+    teacher = DistilBertConfig(vocab_size=97, dim=32, n_heads=4, max_position_embeddings=40)
+    built = build_encoder(mobilebert_config(SMALL, teacher), seed=0)
+    ends = replace(ends_of(teacher), labels=0)
+    assert ends.token_types == 0
+    assert count_parameters(SMALL, ends).total == parameters(built)
 
 
 def test_a_block_is_built_as_the_paper_says(teacher):
