@@ -13,6 +13,8 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   operation_sum   latency of chains as the sum of their operations, beside FLOPs and measurement
   nas_bert        block losses as a judge, selected against random chains, without shrinking
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
+  autodistill     flash scores as a judge, found against hand-crafted MobileBERTs
+  roofline        latency from a chip's data sheet against measurement, beside FLOPs
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
 
 They read GLUE tasks in the original layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
