@@ -20,7 +20,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from stillhouse.errors import TeacherError
-from stillhouse.model.anatomy import anatomy_of, layered_anatomy_of
+from stillhouse.model.anatomy import anatomy_of
 from stillhouse.model.encoders import load_encoder
 
 if TYPE_CHECKING:
@@ -113,7 +113,6 @@ def load_mlm_teacher(name: str) -> MlmTeacher:
         TeacherError: As `load_encoder` does.
     """
     encoder = load_encoder(name)
-    layered_anatomy_of(encoder.model.config)  # refuses what is no teacher
     return MlmTeacher(encoder=encoder, head=_trained_head(encoder))
 
 
@@ -197,7 +196,10 @@ def _trained_head(encoder: Encoder) -> MlmHead | None:
     if not torch.equal(decoder.weight, head.words_VE):
         return None
     found = [module for part in _head_parts(model) for module in part.modules()]
-    (dense,) = (one for one in found if isinstance(one, nn.Linear) and one is not decoder)
+    projections = [one for one in found if isinstance(one, nn.Linear) and one is not decoder]
+    if len(projections) != 1:  # MobileBERT's, of which a part is not tied to the embeddings
+        return None
+    [dense] = projections
     (norm,) = (one for one in found if isinstance(one, nn.LayerNorm))
     head.dense.load_state_dict(dense.state_dict())
     head.norm.load_state_dict(norm.state_dict())

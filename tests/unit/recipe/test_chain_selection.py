@@ -429,7 +429,7 @@ def test_a_measurement_counts_with_the_end_of_its_interval(make_bench):
 def test_where_all_are_too_slow_when_measured_it_is_said(make_bench):
     ranking = make_bench("first").ranking(FAST.given())
     bench = make_bench("second", slow={chain.key: 100.0 for chain in ranking})
-    message = rf"{len(ranking)} students are within .*latency_ms.* but none is when it is measured"
+    message = rf"{len(ranking)} students are within .*latency_ms.* but none is as a whole model"
     with pytest.raises(DeviceError, match=message):
         bench.select(SMALL, FAST)
     assert [folder.name for folder in selected_folders(bench.nursery.run)] == ["1"]  # of SMALL
