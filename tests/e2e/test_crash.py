@@ -141,10 +141,10 @@ def test_killed_and_started_again_equals_undisturbed(whole, command, tmp_path, m
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run_cli, teacher_options, tmp_path):
-    run = tmp_path / "run"
+    run, candidates = tmp_path / "run", 20  # so many that a slow watcher comes before the end
     program = "from stillhouse.cli import main; main()"
     command = [
-        "search", *teacher_options, "--run", run, "--candidates", "3",
+        "search", *teacher_options, "--run", run, "--candidates", str(candidates),
         "--limit", "latency_ms=1.0", "--set", "search.epochs=40", "--set", "final.students=1",
         "--set", "final.epochs=1",
     ]  # fmt: skip
@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run_cli, teacher_op
     assert not list(run.rglob("*.tmp"))
     assert not (run / "students").exists()
     finished = [one for one in trials(run) if one["state"] is not TrialState.RUNNING]
-    assert sum(one["state"] is TrialState.COMPLETE for one in finished) < 3
+    assert sum(one["state"] is TrialState.COMPLETE for one in finished) < candidates
 
     code, _, written = run_cli(*command)
     assert code == 0, written
