@@ -119,6 +119,30 @@ class Device(Protocol):
         ...
 
 
+def told(
+    ms: float, *, how: Literal["table", "analytic"], device: str, workload: Workload
+) -> Latency:
+    """Returns a latency that was not timed, and so has no spread.
+
+    Args:
+        ms: The one figure that there is.
+        how: How it is known.
+        device: Name of the device.
+        workload: What it is for.
+    """
+    return Latency(
+        median_ms=ms,
+        low_ms=ms,
+        high_ms=ms,
+        p10_ms=ms,
+        p90_ms=ms,
+        runs=0,
+        how=how,
+        device=device,
+        workload=workload,
+    )
+
+
 def summarise(times_ms: Sequence[float], *, device: str, workload: Workload) -> Latency:
     """Summarises timed passes.
 

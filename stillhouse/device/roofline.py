@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stillhouse.device.chips import Chip, ToldPrecision
-from stillhouse.device.latency import Comparison, Latency, Shape, Workload
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload, told
 from stillhouse.device.work import Operation, Product, operations_of
 from stillhouse.errors import DeviceError
 from stillhouse.model.anatomy import architecture_of, ends_of, usable_positions
@@ -60,17 +60,7 @@ class RooflineDevice:
             self.chip.with_threads(workload.threads),
             workload.precision,
         )
-        return Latency(
-            median_ms=ms,
-            low_ms=ms,
-            high_ms=ms,
-            p10_ms=ms,
-            p90_ms=ms,
-            runs=0,
-            how="analytic",
-            device=self.name,
-            workload=workload,
-        )
+        return told(ms, how="analytic", device=self.name, workload=workload)
 
 
 def roofline_device(chip: Chip, config: PreTrainedConfig, *, bare: bool) -> RooflineDevice:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.device.latency import Comparison, Latency, Shape, Workload
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload, told
 from stillhouse.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -43,17 +43,7 @@ class TableDevice:
                 "narrow the space to the rows it has"
             )
         ms = self.latency_ms[row]
-        return Latency(
-            median_ms=ms,
-            low_ms=ms,
-            high_ms=ms,
-            p10_ms=ms,
-            p90_ms=ms,
-            runs=0,
-            how="table",
-            device=self.name,
-            workload=workload,
-        )
+        return told(ms, how="table", device=self.name, workload=workload)
 
 
 def read_table(path: Path) -> TableDevice:
