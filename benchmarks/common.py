@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, teacher, machine, and resumable records of finished jobs."""
+"""What the benchmarks share: data, teacher, machine, records of finished jobs, means over seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from stillhouse.run.settings import settings_from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "bench"
+RESAMPLES = 5_000
 
 
 def glue_folder() -> Path:
@@ -96,6 +97,45 @@ def heading(title: str) -> None:
     """Prints what RESULTS.md keeps about a run."""
     command = shlex.join(["python", "-m", title, *sys.argv[1:]])
     print(f"command: {command}\ndate:    {datetime.now(UTC):%Y-%m-%d}\nmachine: {machine()}\n")
+
+
+def resampled(count: int) -> np.ndarray[Any, Any]:
+    """Draws which of `count` seeds each resample of a bootstrap has, always the same ones."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def interval(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, float, float]:
+    """Gives the mean over the seeds and its 95 % bootstrap interval."""
+    array = np.asarray(values)
+    low, high = np.quantile(array[resampled(len(array))].mean(axis=1), (0.025, 0.975))
+    return float(array.mean()), float(low), float(high)
+
+
+def spread(values: Sequence[float] | np.ndarray[Any, Any], form: str = ".4f") -> str:
+    """Writes mean and interval."""
+    mean, low, high = interval(values)
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
+def print_stages(
+    title: str, found: Mapping[str, np.ndarray[Any, Any]], stages: Sequence[int]
+) -> None:
+    """Prints what each strategy had reached at some stages, and the paired gap to random.
+
+    Args:
+        title: What was reached.
+        found: By strategy, values of seeds by stages; `random` is one of them.
+        stages: Numbers of trials.
+    """
+    named = "".join(f"{f'after {stage}':>30}" for stage in stages)
+    print(f"{title}, mean (95 % interval over seeds)\n{'strategy':<24}{named}")
+    for name, values in found.items():
+        print(f"{name:<24}" + "".join(f"{spread(column):>30}" for column in values.T))
+    print(f"\nless random with the same seed\n{'strategy':<24}{named}")
+    for name, values in found.items():
+        if name != "random":
+            gaps = (values - found["random"]).T
+            print(f"{name:<24}" + "".join(f"{spread(column, '+.4f'):>30}" for column in gaps))
 
 
 class Records:

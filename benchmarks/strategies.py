@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.samplers import GPSampler, TPESampler
 from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
-from benchmarks.common import heading
+from benchmarks.common import heading, print_stages, spread
 from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
 from stillhouse.search.controller import (
     Controller,
@@ -56,7 +55,6 @@ REPORT_SEEDS = range(20)
 TUNING_SEEDS = range(100, 110)  # no seed of the report: constants are chosen on these
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PASSES = (10, 30, 60, 120)
-RESAMPLES = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +79,9 @@ class Ground:
 
         The latency target is 0.6 of the slowest; it scales all rewards alike and changes no order.
         """
-        means = {
-            architecture: (
-                float(np.mean([row.quality for row in rows])),
-                float(np.mean([row.latency_ms for row in rows])),
-            )
-            for architecture, rows in table.rows.items()
-        }
-        slowest_ms = max(latency_ms for _, latency_ms in means.values())
+        slowest_ms = max(map(table.latency_ms, table.rows))
         reward = Reward(target_ms=BETA * slowest_ms, alpha=alpha)
-        truth = {architecture: reward(*pair) for architecture, pair in means.items()}
+        truth = {one: reward(table.quality(one), table.latency_ms(one)) for one in table.rows}
         return Ground(table=table, space=table.space(), reward=reward, truth=truth)
 
 
@@ -237,53 +228,17 @@ def players(ground: Ground, *, full: bool) -> dict[str, Callable[[int], Replay]]
         "random": sampled("random"),
         "controller": lambda seed: play_controller(ground, default_controller(CANDIDATES), seed),
         "controller, published": lambda seed: play_controller(ground, published_controller(), seed),
-        "TPE, on the reward": plain(lambda seed: OnReward(ground, tpe(seed))),
-        "GP, on the reward": plain(lambda seed: OnReward(ground, gaussian_process(seed))),
+        "TPE, on the reward": plain(lambda seed: OnReward(ground, make_sampler("tpe")(seed))),
+        "GP, on the reward": plain(lambda seed: OnReward(ground, make_sampler("gp")(seed))),
         "TPE, two objectives": sampled("tpe"),
     }
     return {**listed, "GP, two objectives": sampled("gp")} if full else listed
 
 
-def tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """Makes TPE as stillhouse does."""
-    with quiet_optuna():
-        return TPESampler(seed=seed, multivariate=True, n_startup_trials=10)
-
-
-def gaussian_process(seed: int) -> optuna.samplers.BaseSampler:
-    """Makes the Gaussian process as stillhouse does."""
-    with quiet_optuna():
-        return GPSampler(seed=seed, deterministic_objective=False, n_startup_trials=10)
-
-
-def interval(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, float, float]:
-    """Gives the mean over the seeds and its 95 % bootstrap interval."""
-    array = np.asarray(values)
-    draws = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.quantile(array[draws].mean(axis=1), (0.025, 0.975))
-    return float(array.mean()), float(low), float(high)
-
-
-def spread(values: Sequence[float] | np.ndarray[Any, Any], form: str = ".4f") -> str:
-    """Writes mean and interval."""
-    mean, low, high = interval(values)
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
-
-
 def print_best(found: dict[str, list[Replay]]) -> None:
     """Prints the best reward found, and the paired difference from random."""
-    stages = "".join(f"{f'after {stage}':>30}" for stage in STAGES)
-    print("best true reward found, share of the table's best, mean (95 % interval over seeds)")
-    print(f"{'strategy':<24}{stages}")
     best = {name: np.array([item.best for item in replays]) for name, replays in found.items()}
-    for name, shares in best.items():
-        print(f"{name:<24}" + "".join(f"{spread(column):>30}" for column in shares.T))
-    print("\nless random with the same seed")
-    print(f"{'strategy':<24}{stages}")
-    for name, shares in best.items():
-        if name != "random":
-            gaps = (shares - best["random"]).T
-            print(f"{name:<24}" + "".join(f"{spread(column, '+.4f'):>30}" for column in gaps))
+    print_stages("best true reward found, share of the table's best", best, STAGES)
 
 
 def print_learning(found: dict[str, list[Replay]]) -> None:

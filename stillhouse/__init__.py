@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stillhouse import benchmark
     from stillhouse.api import FinetuneResult, SearchResult, Student, evaluate, finetune, search
     from stillhouse.data.task import Task, load_task, task_from_dataset
     from stillhouse.device.latency import Latency, Workload
@@ -38,6 +39,7 @@ __all__ = [
     "Task",
     "Trial",
     "Workload",
+    "benchmark",
     "default_space",
     "evaluate",
     "finetune",
@@ -71,6 +73,10 @@ _HOMES = {
 }
 
 
+_ROOMS = ("benchmark",)
+"""Rooms that are public as a whole."""
+
+
 class _Package(ModuleType):
     """This package, in which `search` and `evaluate` are the functions, not the rooms so named.
 
@@ -89,6 +95,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     """Loads a public name at its first use."""
+    if name in _ROOMS:
+        return import_module(f"stillhouse.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'stillhouse' has no attribute {name!r}")
     return getattr(import_module(f"stillhouse.{_HOMES[name]}"), name)

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,23 @@ from stillhouse.errors import DataError, SpaceError
 from stillhouse.files import write_text_atomically
 from stillhouse.search.strategy import Strategy
 from stillhouse.search.trial import Trial, TrialState
-from stillhouse.space.architecture import Architecture, architecture_from_dict
-from stillhouse.space.families import Value
+from stillhouse.space.architecture import (
+    Architecture,
+    BertArchitecture,
+    architecture_from_dict,
+)
+from stillhouse.space.families import DIMENSION_NAMES, MOBILEBERT_FAMILY, Value
+from stillhouse.space.mobilebert import MobileBertArchitecture
 from stillhouse.space.search_space import Dimension, SearchSpace
 
-_SIZES = ("layers", "hidden_size", "heads", "ffn_size")
-_ARCHITECTURE = ("family", *_SIZES, "activation")
-_REQUIRED = (*_ARCHITECTURE, "seed", "quality", "latency_ms")
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    BertArchitecture.family: ("layers", "hidden_size", "heads", "ffn_size", "activation"),
+    MobileBertArchitecture.family: (*MOBILEBERT_FAMILY.names, "attention"),
+}
+"""By family, the columns of an architecture: what its `to_dict` has beside the family."""
+
+_WORDS = ("activation", "attention")
+_FIGURES = ("seed", "quality", "latency_ms")
 _OPTIONAL = "hidden_quality"
 _HEAD_SIZE = "head_size"
 _REPEATS_BEFORE_DRAW = 20  # as in a search
@@ -79,13 +90,14 @@ class AmongRecorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedTable:
-    """Recorded rows by architecture, in the order of recording.
+    """Recorded rows by architecture, in the order of recording; of one family.
 
     Args:
         rows: For each architecture its rows, one a seed.
 
     Raises:
-        DataError: The table is empty, or a seed of an architecture is there twice.
+        DataError: The table is empty, a seed of an architecture is there twice, or architectures
+            are of several families.
     """
 
     rows: Mapping[Architecture, tuple[RecordedRow, ...]]
@@ -94,6 +106,12 @@ class RecordedTable:
         """Check that every row counts once."""
         if not self.rows:
             raise DataError("a recorded table needs at least one row, got none")
+        families = sorted({architecture.family for architecture in self.rows})
+        if len(families) > 1:
+            raise DataError(
+                f"a recorded table holds one family of architectures, got {' and '.join(families)}"
+                "; make it a table for each"
+            )
         for architecture, rows in self.rows.items():
             seeds = [row.seed for row in rows]
             if len(set(seeds)) < len(seeds):
@@ -110,37 +128,82 @@ class RecordedTable:
             grouped[row.architecture] = (*grouped.get(row.architecture, ()), row)
         return RecordedTable(rows=grouped)
 
+    def quality(self, architecture: Architecture) -> float:
+        """Return the mean quality over the recorded seeds.
+
+        Raises:
+            DataError: The architecture is not recorded.
+        """
+        return statistics.fmean(row.quality for row in self._rows_of(architecture))
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Return the mean latency over the recorded seeds.
+
+        Raises:
+            DataError: The architecture is not recorded.
+        """
+        return statistics.fmean(row.latency_ms for row in self._rows_of(architecture))
+
+    def trials(self) -> list[Trial]:
+        """Return every architecture as a complete trial of its mean figures, as recorded."""
+        return [
+            Trial(
+                number=number,
+                architecture=architecture,
+                state=TrialState.COMPLETE,
+                quality=self.quality(architecture),
+                latency_ms=self.latency_ms(architecture),
+            )
+            for number, architecture in enumerate(self.rows)
+        ]
+
     def space(self) -> SearchSpace:
         """Return the smallest grid around the recorded architectures, and of it them alone.
 
-        It has the dimension head_size beside heads if heads are free in any of them.
+        Where every point of the grid that can be built is recorded, the space has no constraint. A
+        dimension of one value stays. Beside heads there is head_size if heads are free in any.
+
+        Raises:
+            SpaceError: A MobileBERT has its attention in the bottleneck, for which spaces have no
+                dimension.
         """
-        free = any(architecture.has_free_heads for architecture in self.rows)
-        names = [*_SIZES, *([_HEAD_SIZE] if free else []), "activation"]
-        dimensions = [Dimension(name, _values(self.rows, name)) for name in names]
-        return SearchSpace(tuple(dimensions), (AmongRecorded(frozenset(self.rows)),))
+        for architecture in self.rows:
+            if isinstance(architecture, MobileBertArchitecture):
+                _check_attention(architecture)
+        grid = SearchSpace(
+            tuple(Dimension(name, _values(self.rows, name)) for name in _dimensions(self.rows))
+        )
+        if len(grid) == len(self.rows):
+            return grid
+        return grid.with_constraint(AmongRecorded(frozenset(self.rows)))
+
+    def _rows_of(self, architecture: Architecture) -> tuple[RecordedRow, ...]:
+        if architecture not in self.rows:
+            raise DataError(f"{architecture.label} is not recorded; ask for one of `rows`")
+        return self.rows[architecture]
 
 
 def read_recorded(path: Path) -> RecordedTable:
     """Read a recorded table.
 
     Args:
-        path: CSV with the columns family, layers, hidden_size, heads, ffn_size, activation, seed,
-            quality, latency_ms and optionally hidden_quality, and head_size where heads are free;
-            others are passed over.
+        path: CSV with the columns family, seed, quality, latency_ms, optionally hidden_quality, and
+            those of the family: layers, hidden_size, heads, ffn_size, activation, and head_size
+            where heads are free; or layers, hidden_size, bottleneck_size, heads, ffn_size,
+            ffn_count, embedding_size and attention (shared or bottleneck). Others are passed over.
 
     Returns:
         The validated table.
 
     Raises:
-        DataError: A column is missing, a cell breaks a rule, or a seed is there twice; named with
-            file and line.
+        DataError: A column is missing, a cell breaks a rule, a seed is there twice, or families
+            are mixed; named with the file, and the line where one is to blame.
     """
     if not path.is_file():
         raise DataError(f"there is no recorded table at {path}; record one, or name another")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
+        missing = [name for name in ("family", *_FIGURES) if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path} lacks the columns {', '.join(missing)}")
         rows = list(_read_rows(path, reader))
@@ -161,11 +224,12 @@ def write_recorded(path: Path, row: RecordedRow) -> None:
         row: What was found out.
 
     Raises:
-        DataError: The file has other columns than `read_recorded` reads.
+        DataError: The file lacks columns that the row needs, as a table of another family does.
     """
     _drop_unfinished_line(path)
     is_new = not path.exists() or path.stat().st_size == 0
-    columns = [*_REQUIRED, _OPTIONAL] if is_new else _columns(path)
+    required = _required(row.architecture.family)
+    columns = [*required, _OPTIONAL] if is_new else _columns(path, required)
     if row.architecture.has_free_heads and _HEAD_SIZE not in columns:
         columns.append(_HEAD_SIZE)
         if not is_new:
@@ -260,6 +324,27 @@ def _draw_untried(
     return untried[np.random.default_rng(seed).integers(len(untried))]
 
 
+def _check_attention(architecture: MobileBertArchitecture) -> None:
+    if architecture.bottleneck_attention:
+        raise SpaceError(
+            f"search spaces have MobileBERTs of shared attention only, but {architecture.label} is "
+            "recorded; leave such rows out of a table that is to be searched"
+        )
+
+
+def _dimensions(architectures: Iterable[Architecture]) -> list[str]:
+    """Name the dimensions of a space around architectures of one family."""
+    several = list(architectures)
+    columns = [name for name in _COLUMNS[several[0].family] if name in DIMENSION_NAMES]
+    if any(architecture.has_free_heads for architecture in several):
+        columns.insert(columns.index("activation"), _HEAD_SIZE)
+    return columns
+
+
+def _required(family: str) -> tuple[str, ...]:
+    return ("family", *_COLUMNS[family], *_FIGURES)
+
+
 def _values(architectures: Iterable[Architecture], name: str) -> tuple[Value, ...]:
     return tuple(sorted({getattr(architecture, name) for architecture in architectures}))
 
@@ -273,17 +358,20 @@ def _read_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[RecordedRo
 
 
 def _read_row(cells: Mapping[str, str | None]) -> RecordedRow:
-    empty = [name for name in _REQUIRED if not cells[name]]
+    family = cells["family"] or ""
+    if family and family not in _COLUMNS:
+        raise DataError(f"family must be one of {', '.join(_COLUMNS)}, got {family!r}")
+    required = _required(family) if family else ("family",)
+    missing = [name for name in required if name not in cells]
+    if missing:
+        raise DataError(f"the columns {', '.join(missing)}, which {family} needs, are missing")
+    empty = [name for name in required if not cells[name]]
     if empty:
         raise DataError(f"nothing is given for {', '.join(empty)}")
     given = {name: text or "" for name, text in cells.items()}
-    sizes = {name: int(given[name]) for name in _SIZES}
-    if given.get(_HEAD_SIZE):
-        sizes[_HEAD_SIZE] = int(given[_HEAD_SIZE])
-    names = {name: given[name] for name in ("family", "activation")}
     hidden_quality = given.get(_OPTIONAL)
     return RecordedRow(
-        architecture=architecture_from_dict({**names, **sizes}),
+        architecture=_read_architecture(family, given),
         seed=int(given["seed"]),
         quality=float(given["quality"]),
         latency_ms=float(given["latency_ms"]),
@@ -291,10 +379,18 @@ def _read_row(cells: Mapping[str, str | None]) -> RecordedRow:
     )
 
 
-def _columns(path: Path) -> list[str]:
+def _read_architecture(family: str, given: Mapping[str, str]) -> Architecture:
+    names = [*_COLUMNS[family]]
+    if family == BertArchitecture.family and given.get(_HEAD_SIZE):
+        names.append(_HEAD_SIZE)
+    values = {name: given[name] if name in _WORDS else int(given[name]) for name in names}
+    return architecture_from_dict({"family": family, **values})
+
+
+def _columns(path: Path, required: Sequence[str]) -> list[str]:
     with path.open(newline="", encoding="utf-8") as file:
         columns = next(csv.reader(file))
-    missing = [name for name in _REQUIRED if name not in columns]
+    missing = [name for name in required if name not in columns]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}; write to another file")
     return columns

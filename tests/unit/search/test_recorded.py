@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, SpaceError
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.recorded import (
     AmongRecorded,
@@ -17,10 +17,16 @@ from stillhouse.search.recorded import (
 )
 from stillhouse.search.samplers import make_sampler
 from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.mobilebert import MobileBertArchitecture
 
 TABLES = Path(__file__).parents[3] / "benchmarks" / "tables"
 HEADER = "family,layers,hidden_size,heads,ffn_size,activation,seed,quality,latency_ms"
 LINE = "bert,2,32,2,64,gelu,0,0.75,1.5"
+MOBILE_HEADER = (
+    "family,layers,hidden_size,bottleneck_size,heads,ffn_size,ffn_count,embedding_size,attention,"
+    "seed,quality,latency_ms"
+)
+MOBILE_LINE = "mobilebert,2,64,24,4,48,2,32,shared,0,0.25,3.5"
 
 
 @pytest.fixture
@@ -116,6 +122,20 @@ def test_a_line_without_the_optional_column(tmp_path):
         (f"{HEADER}\nbert,2,32", "line 2: nothing is given for heads"),
         (f"{HEADER},head_size\n{LINE},0", "line 2: head_size must be a whole number of at least"),
         (f"{HEADER},head_size\n{LINE},wide", "line 2: invalid literal"),
+        (
+            f"{HEADER}\n{LINE.replace('bert', 'chain')}",
+            "line 2: family must be one of bert, mobilebert",
+        ),
+        (f"{HEADER}\n{LINE.replace('bert', '')}", "line 2: nothing is given for family"),
+        (f"{HEADER}\n{LINE.replace('bert', 'mobilebert')}", "line 2: the columns bottleneck_size"),
+        (
+            f"{MOBILE_HEADER}\n{MOBILE_LINE.replace('shared', 'shred')}",
+            "line 2: attention must be one of shared, bottleneck, got 'shred'",
+        ),
+        (
+            f"{MOBILE_HEADER},activation\n{MOBILE_LINE},\nbert,2,64,,4,48,,,,0,0.5,1,gelu",
+            "one family of architectures, got bert and mobilebert",
+        ),
     ],
 )
 def test_unusable_tables(tmp_path, text, message):
@@ -277,3 +297,113 @@ def test_every_recorded_seed_is_drawn(rows, table):
     assert set(drawn) == {0.0, 0.1, 0.2}
     assert min(drawn.values()) > 8
     assert np.sum(list(drawn.values())) == 60
+
+
+def mobile(**sizes):
+    usual = {"layers": 2, "hidden_size": 64, "bottleneck_size": 24, "heads": 4}
+    rest = {"ffn_size": 48, "ffn_count": 2, "embedding_size": 32}
+    return MobileBertArchitecture(**{**usual, **rest, **sizes})
+
+
+def row_of(architecture, quality=0.25, seed=0, latency_ms=3.5):
+    return RecordedRow(architecture=architecture, seed=seed, quality=quality, latency_ms=latency_ms)
+
+
+@pytest.fixture
+def mobile_rows():
+    """Every buildable point of a grid: 5 heads divide one of the two bottlenecks."""
+    return [
+        row_of(mobile(bottleneck_size=bottleneck, heads=heads, ffn_count=ffns))
+        for bottleneck, heads in ((24, 4), (40, 4), (40, 5))
+        for ffns in (1, 2)
+    ]
+
+
+def test_mobileberts_are_written_and_read(tmp_path, mobile_rows):
+    path = tmp_path / "table.csv"
+    rows = [*mobile_rows, row_of(mobile(bottleneck_attention=True), seed=3)]
+    for row in rows:
+        write_recorded(path, row)
+    assert read_recorded(path) == RecordedTable.of(rows)
+    header, *lines = path.read_text().splitlines()
+    assert header == f"{MOBILE_HEADER},hidden_quality"
+    assert lines[1] == f"{MOBILE_LINE},"
+    assert lines[-1] == "mobilebert,2,64,24,4,48,2,32,bottleneck,3,0.25,3.5,"
+
+
+def test_a_family_is_not_appended_to_a_table_of_the_other(tmp_path, rows, mobile_rows):
+    for name, first, second in (
+        ("bert", rows[0], mobile_rows[0]),
+        ("mobilebert", mobile_rows[0], rows[0]),
+    ):
+        path = tmp_path / f"{name}.csv"
+        write_recorded(path, first)
+        before = path.read_text()
+        with pytest.raises(DataError, match=r"lacks the columns .*; write to another file"):
+            write_recorded(path, second)
+        assert path.read_text() == before
+
+
+def test_a_table_of_both_families_is_refused(rows, mobile_rows):
+    with pytest.raises(DataError, match="one family of architectures, got bert and mobilebert"):
+        RecordedTable.of([rows[0], mobile_rows[0]])
+
+
+def test_a_complete_grid_needs_no_rule(mobile_rows):
+    table = RecordedTable.of(mobile_rows)
+    space = table.space()
+    assert space.constraints == ()
+    assert space.grid_size == 8  # of which two cannot be built
+    assert set(space) == set(table.rows)
+    assert len(space) == 6
+    assert {dimension.name: dimension.values for dimension in space.dimensions} == {
+        "layers": (2,),
+        "hidden_size": (64,),
+        "bottleneck_size": (24, 40),
+        "heads": (4, 5),
+        "ffn_size": (48,),
+        "ffn_count": (1, 2),
+        "embedding_size": (32,),
+    }
+    for architecture in table.rows:
+        assert space.decode(space.encode(architecture)) == architecture
+
+
+def test_a_complete_grid_of_berts_needs_no_rule(space):
+    chosen = [one for one in space if (one.hidden_size, one.ffn_size) == (32, 64)]
+    table = RecordedTable.of(row_of(one) for one in chosen)
+    assert table.space().constraints == ()
+    assert set(table.space()) == set(chosen)
+    assert len(chosen) == 6
+
+
+def test_a_grid_with_a_gap_keeps_to_what_is_recorded(mobile_rows):
+    table = RecordedTable.of(mobile_rows[1:])
+    space = table.space()
+    assert [rule.name for rule in space.constraints] == ["recorded"]
+    assert set(space) == set(table.rows)
+
+
+def test_no_space_has_attention_in_the_bottleneck(mobile_rows):
+    table = RecordedTable.of([*mobile_rows, row_of(mobile(bottleneck_attention=True))])
+    with pytest.raises(SpaceError, match=r"shared attention only, but .*; leave such rows out"):
+        table.space()
+
+
+def test_mobileberts_are_replayed(mobile_rows):
+    table = RecordedTable.of(mobile_rows)
+    strategy = OptunaStrategy(table.space(), make_sampler("nsga2"), 0)
+    trials = replay(strategy, table, candidates=6, seed=0)
+    assert {trial.architecture for trial in trials} == set(table.rows)
+
+
+def test_figures_are_means_over_the_seeds():
+    one, other = mobile(), mobile(ffn_count=3)
+    table = RecordedTable.of(
+        [row_of(one, 0.25, 0, 3.0), row_of(other, 0.9), row_of(one, 0.75, 1, 4.0)]
+    )
+    assert (table.quality(one), table.latency_ms(one)) == (0.5, 3.5)
+    told = [(trial.number, trial.architecture, trial.quality) for trial in table.trials()]
+    assert told == [(0, one, 0.5), (1, other, 0.9)]
+    with pytest.raises(DataError, match=r"4 FFN .* is not recorded"):
+        table.quality(mobile(ffn_count=4))
