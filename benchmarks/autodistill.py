@@ -1,6 +1,7 @@
 """AutoDistill at small scale: does flash distillation rank students, and is MobileBERT beaten?
 
-Teacher all-MiniLM-L6-v2, English Wikipedia, MobileBERTs in its proportions. Each part resumes:
+English Wikipedia; teacher all-MiniLM-L6-v2 (`--full`), or a smaller one of masked words made of it
+(`benchmarks.mlm_teacher`); MobileBERTs in its proportions. Each part resumes:
 
     python -m benchmarks.autodistill --small --part fidelity  # flash scores against regular ones
     python -m benchmarks.autodistill --small --part found     # found against hand-crafted
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from accelerate import Accelerator
 
 from benchmarks.common import WORK, Records, enwiki_folder, heading, minilm_folder
+from benchmarks.mlm_teacher import TeacherSize, mlm_teacher, text_for_students
 from stillhouse.api import run_search_job
 from stillhouse.distill.masked_lm import held_out_mlm, hidden_tokens
 from stillhouse.evaluate.agreement import rank_agreement
@@ -30,7 +32,6 @@ from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
 from stillhouse.run.settings import RunSettings, settings_from_dict
 from stillhouse.space.architecture import Architecture
-from stillhouse.space.published import autodistill_references
 
 TRAINED_FROM = 2.0
 """Times the score of the most frequent piece."""
@@ -43,9 +44,10 @@ class Size:
     Attributes:
         transfer_steps: Of a regular distillation, all layers together.
         pretrain_steps: Those that follow.
-        flash_steps: Flash budgets, in steps of one layer.
+        flash_steps: Flash budgets, in steps of all layers together; the last is the search's.
         judged: Students whose flash scores are compared with their regular ones.
         trials: Of the search.
+        small_teacher: Of a teacher that is made for this, or `None`.
     """
 
     length: int
@@ -57,18 +59,20 @@ class Size:
     flash_steps: tuple[int, ...]
     judged: int
     trials: int
+    small_teacher: TeacherSize | None
 
 
 SMALL = Size(
     length=64,
     batch=16,
-    held_out=256,
-    head_steps=300,
-    transfer_steps=180,
-    pretrain_steps=300,
-    flash_steps=(2, 4, 16),
+    held_out=512,
+    head_steps=1,
+    transfer_steps=480,
+    pretrain_steps=480,
+    flash_steps=(60, 120, 240),
     judged=16,
-    trials=16,
+    trials=20,
+    small_teacher=TeacherSize(),
 )
 FULL = Size(
     length=128,
@@ -77,21 +81,23 @@ FULL = Size(
     head_steps=5_000,
     transfer_steps=12_000,
     pretrain_steps=25_000,
-    flash_steps=(60, 300, 1_200),
+    flash_steps=(360, 1_800, 7_200),
     judged=24,
     trials=60,
+    small_teacher=None,
 )
 
 
 def run_settings(size: Size) -> RunSettings:
     """Settings of a search on this processor."""
     regular = size.transfer_steps + size.pretrain_steps
+    small = size.small_teacher
     return settings_from_dict(
         {
             "recipe": "autodistill",
-            "teacher": {"model": minilm_folder()},
+            "teacher": {"model": minilm_folder() if small is None else mlm_teacher(small)},
             "corpus": {
-                "name": str(enwiki_folder()),
+                "name": str(enwiki_folder() if small is None else text_for_students()),
                 "length": size.length,
                 "held_out": size.held_out,
                 "max_tokens": 2 * regular * size.batch * size.length,
@@ -101,7 +107,7 @@ def run_settings(size: Size) -> RunSettings:
                 "steps": size.transfer_steps,
                 "batch_size": size.batch,
                 "learning_rate": 1e-3,
-                "flash_fraction": 0.05,
+                "flash_fraction": size.flash_steps[-1] / regular,
             },
             "pretrain": {
                 "steps": size.pretrain_steps,
@@ -116,10 +122,15 @@ def run_settings(size: Size) -> RunSettings:
     )
 
 
-def open_nursery(size: Size) -> MobileNursery:
-    """Teacher with its head, corpus and space, made or taken up again."""
+def open_nursery(size: Size, name: str) -> MobileNursery:
+    """Teacher with its head, corpus and space, made or taken up again.
+
+    Args:
+        size: How much is trained.
+        name: Of a run directory, which one process at a time has.
+    """
     settings = run_settings(size)
-    path = WORK / "autodistill" / f"nursery-{size.length}-{size.head_steps}"
+    path = WORK / "autodistill" / f"{name}-{size.length}-{size.head_steps}"
     with open_run(path, settings, asks=("transfer", "pretrain", "search")) as run:
         nursery = open_mobile_nursery(settings, run, LoggingNarrator(), Accelerator(cpu=True))
         return with_mlm_head(nursery, nursery.text_of(size.batch))
@@ -157,16 +168,14 @@ def regular(nursery: MobileNursery, architecture: Architecture, records: Records
 def flash(
     nursery: MobileNursery, architecture: Architecture, steps: int, records: Records
 ) -> float:
-    """Score of a student after a flash distillation of so many steps a layer."""
-    job = {"flash": architecture.key, "steps_a_layer": steps}
+    """Score of a student after a flash distillation of so many steps."""
+    job = {"flash": architecture.key, "steps": steps}
     known = records.find(job)
     if known is None:
         wanted = nursery.settings.transfer
-        layers = nursery.teacher_architecture.layers
         whole = wanted.steps + nursery.settings.pretrain.steps
-        short = replace(wanted, flash_fraction=steps * layers / whole)
+        short = replace(wanted, flash_fraction=steps / whole)
         changed = replace(nursery, settings=replace(nursery.settings, transfer=short))
-        assert changed.flash_steps_a_layer(architecture) == steps
         judgement = judge_by_flash(changed, 0, architecture)
         known = records.add(job, {"accuracy": judgement.quality})
     return float(known["accuracy"])
@@ -174,7 +183,7 @@ def flash(
 
 def check_fidelity(size: Size) -> None:
     """Rank agreement of flash scores and regular ones, at each flash budget."""
-    nursery = open_nursery(size)
+    nursery = open_nursery(size, "fidelity")
     records = Records(f"autodistill_{size.transfer_steps}_{size.pretrain_steps}")
     chosen = spread(nursery, size.judged)
     finished = [regular(nursery, one, records) for one in chosen]
@@ -187,10 +196,9 @@ def check_fidelity(size: Size) -> None:
     )
     for steps in size.flash_steps:
         scores = [flash(nursery, one, steps, records) for one in chosen]
-        share = steps * nursery.teacher_architecture.layers
-        share_of = share / (size.transfer_steps + size.pretrain_steps)
+        share = steps / (size.transfer_steps + size.pretrain_steps)
         print(
-            f"flash of {steps} steps a layer ({share_of:.1%} of the regular steps), scores "
+            f"flash of {steps} steps ({share:.1%} of the regular ones), scores "
             f"{min(scores):.4f} to {max(scores):.4f}: {rank_agreement(scores, finished, seed=0)}",
             flush=True,
         )
@@ -198,33 +206,28 @@ def check_fidelity(size: Size) -> None:
 
 def compare_found(size: Size) -> None:
     """What a search finds against the hand-crafted ones, trained alike and timed in turn."""
-    settings = run_settings(size)
+    settings = replace(run_settings(size), compare=("MobileBERT", "MobileBERT-tiny"))
     path = WORK / "autodistill" / f"search-{size.trials}-{size.transfer_steps}"
     result = run_search_job(settings, path, LoggingNarrator())
-    nursery = open_nursery(size)
-    records = Records(f"autodistill_{size.transfer_steps}_{size.pretrain_steps}")
-    floor = most_frequent_fraction(nursery)
-    print(f"{len(result.trials)} trials; the most frequent piece {floor:.4f}")
-    for rank, one in enumerate(result.students, start=1):
+    print(f"{len(result.trials)} trials, then {size.transfer_steps} + {size.pretrain_steps} steps")
+    named = [(f"found {rank}", one) for rank, one in enumerate(result.students, start=1)]
+    crafted = list(zip(settings.compare, result.competitors, strict=True))
+    for name, one in [*named, *crafted]:
         told = one.metrics
         print(
-            f"found {rank:<10}{told['quality']:.4f} ({told['quality_low']:.4f} to "
-            f"{told['quality_high']:.4f})  {told['latency_ms']:.2f} ms  {told['speedup']:.2f}x  "
-            f"{told['architecture_label']}"
+            f"{name:16}{told['quality']:.4f} ({told['quality_low']:.4f} to "
+            f"{told['quality_high']:.4f}, n = {told['quality_count']})  "
+            f"{told['latency_ms']:.2f} ms  {told['speedup']:.2f}x  {told['architecture_label']}"
         )
-    for name, architecture in autodistill_references(nursery.teacher_architecture).items():
-        accuracy = regular(nursery, architecture, records)
-        comparison = nursery.device.compare(architecture, nursery.workload)
-        print(
-            f"{name:16}{accuracy:.4f}                      {comparison.student.median_ms:.2f} ms  "
-            f"{comparison.speedup:.2f}x  {architecture.label}"
-        )
+    for name, one in crafted:
         better = [
-            rank
-            for rank, one in enumerate(result.students, start=1)
-            if one.metrics["quality"] > accuracy and one.metrics["speedup"] > comparison.speedup
+            f"{found} ({(theirs.metrics['quality'] - one.metrics['quality']) * 100:+.2f} points, "
+            f"{theirs.metrics['speedup'] / one.metrics['speedup']:.2f} times as fast)"
+            for found, theirs in named
+            if theirs.metrics["quality"] > one.metrics["quality"]
+            and theirs.metrics["speedup"] > one.metrics["speedup"]
         ]
-        print(f"  better in both: {', '.join(map(str, better)) or 'none'} of the found")
+        print(f"better than {name} in both: {', '.join(better) or 'none'}")
 
 
 PARTS = {"fidelity": check_fidelity, "found": compare_found}

@@ -47,6 +47,7 @@ from stillhouse.recipe.chain_nursery import (
     load_chain_teacher,
     open_chain_nursery,
     open_operations,
+    set_up_chains,
 )
 from stillhouse.recipe.chain_selection import ChainTable, mlm_loss
 from stillhouse.recipe.mlm_nursery import with_mlm_head
@@ -156,10 +157,8 @@ class Search:
         self.path = WORK / "nas_bert" / name
         with open_run(self.path, settings, asks=("limits", "select", "pretrain")) as run:
             start_s = time.monotonic()
-            teacher = load_chain_teacher(settings.teacher.model)
-            opened = open_chain_nursery(
-                settings, run, LoggingNarrator(), teacher, Accelerator(cpu=True)
-            )
+            setup = set_up_chains(settings, load_chain_teacher(settings.teacher.model))
+            opened = open_chain_nursery(setup, run, LoggingNarrator(), Accelerator(cpu=True))
             self.nursery: ChainNursery = with_mlm_head(opened, opened.text)
             self.operations: OperationTable = open_operations(self.nursery)
             self.supernets: list[BlockSupernet] = train_blocks(self.nursery, self.operations)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import get_int_from_env
 
 from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
 from stillhouse.errors import RunError, SettingsError
@@ -40,6 +41,7 @@ from stillhouse.run.settings import (
     read_settings,
     settings_from_dict,
 )
+from stillhouse.search.objectives import front_objectives
 from stillhouse.search.pareto import pareto_front
 from stillhouse.search.record import read_trials
 from stillhouse.search.trial import Trial
@@ -66,13 +68,18 @@ class _SupernetJob:
     length: str
 
 
-_IDLE_WITHOUT_TRIALS = ("search.strategy", "search.candidates", "search.seconds", "compare")
+_IDLE_WITHOUT_TRIALS = (
+    "search.strategy",
+    "search.candidates",
+    "search.seconds",
+    "search.ask",
+    "search.objectives",
+    "compare",
+)
 _IDLE_ON_TEXT = (
     "search.quality",
     "search.proxy_examples",
     "search.epochs",
-    "search.alpha",
-    "search.beta",
     "final.epochs",
     "final.controls",
     "final.noise_candidates",
@@ -80,7 +87,6 @@ _IDLE_ON_TEXT = (
     "space.size_fraction",
     "space.size_count",
     "pretrain.start",
-    "compare",
 )
 """Settings that a recipe does not read, of those that a user may expect it to."""
 
@@ -98,6 +104,10 @@ _SUPERNET_JOBS = {
         length="blocks.steps_per_epoch",
     ),
 }
+
+
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers of several processes write their number, as accelerate reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +129,7 @@ class SearchResult:
 
     Attributes:
         trials: All finished trials, by number.
-        front: Trials that no other one beats in both quality and latency, fastest first.
+        front: Trials that no other one beats in every objective, fastest first.
         students: Finished students by rank; the first is the best within the limits.
         controls: Students that were trained to the end to check the proxy, by trial.
         competitors: The given shapes and checkpoints (`compare`), distilled alike, in their order.
@@ -163,9 +173,14 @@ def run_search_job(
     narrator: Narrator,
     given: Given = Given(),
 ) -> SearchResult:
-    """Searches, distils, exports and reports; resumes what `path` holds."""
+    """Searches, distils, exports and reports; resumes what `path` holds.
+
+    Raises:
+        SettingsError: If several processes were started for a recipe of one.
+    """
     if settings.recipe in _SUPERNET_JOBS:
         return _run_supernet_job(settings, path, narrator)
+    _refuse_workers(settings.recipe)
     if settings.recipe == "autodistill":
         return _run_mobile_job(settings, path, narrator)
     with open_run(path, settings) as run:
@@ -305,6 +320,23 @@ def _workers() -> Accelerator:
     )
 
 
+def _refuse_workers(job: str) -> None:
+    """Refuses to be one of several processes where only one can work.
+
+    Looks at what the launcher set, and meets no other process, which may never come.
+
+    Args:
+        job: A recipe's or command's name, for the message.
+    """
+    count = get_int_from_env(_WORLD_SIZES, 1)
+    if count > 1:
+        raise SettingsError(
+            f"{job} runs in one process, but {count} were started (torchrun, accelerate launch, "
+            "mpirun): start stillhouse alone. It uses one GPU; several are of use to autodistil, "
+            "nas-bert and the pre-training of a nas-bert student"
+        )
+
+
 def _refuse_idle_settings(settings: RunSettings, names: Sequence[str], why: str) -> None:
     """Refuses settings that would do nothing in a recipe.
 
@@ -383,6 +415,7 @@ def run_distill_job(
     given: Given = Given(),
 ) -> Student:
     """Distils the one student that the settings name; resumes what `path` holds."""
+    _refuse_workers("distill")
     if settings.student is None:
         raise SettingsError(
             "student is missing: give a shape (layers=3,hidden_size=384), a folder or a hub id"
@@ -403,6 +436,7 @@ def run_finetune_job(
     given: Given = Given(),
 ) -> FinetuneResult:
     """Fine-tunes the checkpoint that the settings name; resumes what `path` holds."""
+    _refuse_workers("finetune")
     if settings.finetune.model is None:
         raise SettingsError("finetune.model is missing: give a checkpoint's folder or hub id")
     with open_run(path, settings) as run:
@@ -588,7 +622,7 @@ def _result(run: RunDirectory) -> SearchResult:
     trials = read_trials(run.storage_url)
     return SearchResult(
         trials=tuple(trials),
-        front=tuple(pareto_front(trials)),
+        front=tuple(pareto_front(trials, front_objectives(run.state().get("objectives", [])))),
         students=_students(run, "students"),
         controls=_students(run, "controls"),
         competitors=_students(run, "competitors"),

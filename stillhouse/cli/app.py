@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stillhouse.cli.progress import RichNarrator
+from stillhouse.device.data_sheets import data_sheets
 from stillhouse.errors import StillhouseError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         help="Where latency is told: auto, cpu, cuda, a .csv file of latencies, or a chip by its "
-        "data sheet (tpu-v4i, tpu-v1-int8, a100, h100, h200, phone-cpu, server-cpu)."
+        f"data sheet ({', '.join(data_sheets())})."
     ),
 ]
 SetOption = Annotated[
@@ -139,11 +140,19 @@ def search_settings(
     strategy: Annotated[
         str | None, typer.Option(help="random, tpe, gp, nsga2, or controller (that of KD-NAS).")
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="quality,latency_ms (default), with size_mb or flops_fraction beside or instead; "
+            "or reward, both in one number."
+        ),
+    ] = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(
             help="A checkpoint or a shape (layers=3,hidden_size=384), distilled like the winners "
-            "and shown beside them. Repeatable."
+            "and shown beside them; for autodistill MobileBERT, MobileBERT-tiny or a shape. "
+            "Repeatable."
         ),
     ] = None,
     device: DeviceOption = None,
@@ -168,6 +177,7 @@ def search_settings(
             "corpus.name": corpus,
             "search.candidates": candidates,
             "search.strategy": strategy,
+            "search.objectives": None if objectives is None else objectives.split(","),
             "compare": compare or None,
             "seed": seed,
         },
@@ -593,7 +603,7 @@ def _print_students(students: Sequence[Student], competitors: Sequence[Student] 
         table.add_row(str(rank), *_row(student.metrics))
     table.add_section()
     for student in competitors:
-        table.add_row("compared", *_row(student.metrics))
+        table.add_row(student.metrics.get("name", "compared"), *_row(student.metrics))
     out.print(table)
     out.print(
         f"teacher: {first['metric']} {first['teacher_quality']:.4f}, "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.device.chips import did_you_mean, known_chips
+from stillhouse.device.chips import did_you_mean, find_chip, known_chips
 from stillhouse.errors import SettingsError
 from stillhouse.run.settings import (
     RunSettings,
@@ -88,12 +88,15 @@ def read_device(text: str) -> dict[str, str | None]:
             f"{text!r}{did_you_mean(text, known)}"
         )
     # The precision is the device's own again, unless `--set` names one.
-    return {
+    values = {
         "device.kind": kind,
         "device.table": table,
         "device.chip": chip,
         "device.precision": None,
     }
+    if chip is not None and not find_chip(chip).is_processor:
+        values["device.threads"] = None  # those of a file are for the device that it names
+    return values
 
 
 def read_budget(text: str) -> dict[str, float]:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from typing import ClassVar, Literal, TypeAlias
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter
 
+from stillhouse.device.data_sheets import data_sheets
 from stillhouse.errors import DeviceError, SettingsError
 
 ToldPrecision: TypeAlias = Literal["float32", "bfloat16", "int8"]
@@ -94,8 +93,7 @@ class Chip:
 @cache
 def known_chips() -> Mapping[str, Chip]:
     """Returns all data sheets by the name that `device.chip` takes."""
-    text = (files("stillhouse.device") / "chips.yaml").read_text(encoding="utf-8")
-    return TypeAdapter(dict[str, Chip]).validate_python(yaml.safe_load(text))
+    return TypeAdapter(dict[str, Chip]).validate_python(data_sheets())
 
 
 def find_chip(name: str) -> Chip:

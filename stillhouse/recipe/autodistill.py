@@ -9,22 +9,32 @@ task; the sampler is Optuna's Gaussian process with expected hypervolume improve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
 from stillhouse.errors import DeviceError, RunError
 from stillhouse.recipe.final import choose_winners, rank_students
-from stillhouse.recipe.flash import judge_by_flash
-from stillhouse.recipe.limits import violations
+from stillhouse.recipe.flash import flash_judge
+from stillhouse.recipe.kd_nas import best_by_reward, with_reward
+from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
-from stillhouse.recipe.mobile_final import finish_student, keep_teacher
-from stillhouse.recipe.mobile_nursery import METRIC, open_mobile_nursery
-from stillhouse.recipe.searching import refuse_hopeless, time_keeper, told, why_no_winner
-from stillhouse.recipe.workbench import latency_facts
-from stillhouse.search.loop import Screening, run_search
+from stillhouse.recipe.mobile_final import finalist_of_trial, finish_student, keep_teacher
+from stillhouse.recipe.mobile_nursery import (
+    METRIC,
+    flash_steps,
+    open_mobile_nursery,
+    screen_mobilebert,
+)
+from stillhouse.recipe.mobile_references import judge_references, train_competitors
+from stillhouse.recipe.searching import Aims, time_keeper, told, why_no_winner
+from stillhouse.search.halving import judge_by_rungs
+from stillhouse.search.loop import run_search
+from stillhouse.search.objectives import REWARD
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
 from stillhouse.search.trial import CandidateFailed
+from stillhouse.space.published import autodistill_references
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +45,8 @@ if TYPE_CHECKING:
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import RunSettings
-    from stillhouse.search.trial import JsonValue, Trial
+    from stillhouse.search.loop import Judgement, Screening
+    from stillhouse.search.trial import Trial
     from stillhouse.space.architecture import Architecture
 
 
@@ -44,12 +55,14 @@ def search_mobilebert(
 ) -> list[Path]:
     """Searches, distils the front in full and exports it; resumes what the run directory holds.
 
+    The hand-crafted MobileBERTs are judged beside the candidates; what `compare` names is distilled
+    in full, too.
+
     Returns:
         Folders of the finished students, by rank.
 
     Raises:
         StillhouseError: As `open_mobile_nursery` does.
-        DeviceError: If even the smallest student is over a limit.
         RunError: If the teacher or the corpus has changed, or no candidate could be trained.
     """
     nursery = open_mobile_nursery(settings, run, narrator, accelerator)
@@ -57,8 +70,6 @@ def search_mobilebert(
         narrator.say(
             "No limit given: students are searched over all latencies (--limit narrows that)."
         )
-    if run.is_untouched:  # later, a noisy measurement must not refuse what was begun
-        _refuse_hopeless(nursery)
     _note_start(nursery)
     with run.timed("teacher's head"):
         text = nursery.text_of(settings.transfer.batch_size)
@@ -66,11 +77,23 @@ def search_mobilebert(
         keep_teacher(nursery)
     with run.timed("search"):
         trials = _search(nursery)
-    winners = choose_winners(trials, settings.final.students)
+    winners = choose_winners(
+        trials,
+        settings.final.students,
+        first=best_by_reward(trials),
+        objectives=_aims(nursery).of_front,
+    )
     if not winners:
         raise RunError(why_no_winner(trials))
+    with run.timed("references"):
+        judge_references(nursery)
     with run.timed("final"):
-        return rank_students(run, [finish_student(nursery, winner) for winner in winners])
+        finalists = map(finalist_of_trial, winners)
+        students = rank_students(run, [finish_student(nursery, one) for one in finalists])
+    if settings.compare:
+        with run.timed("competitors"):
+            train_competitors(nursery)
+    return students
 
 
 def _note_start(nursery: MobileNursery) -> None:
@@ -87,6 +110,7 @@ def _note_start(nursery: MobileNursery) -> None:
             "workload": nursery.workload.label,
             "device": nursery.device.name,
             "metric": METRIC,
+            "objectives": list(nursery.settings.search.objectives),
         }
     )
     largest = max(space, key=nursery.parameters)
@@ -96,74 +120,81 @@ def _note_start(nursery: MobileNursery) -> None:
         f"{largest.layers} layers; corpus of {len(corpus.train):,} sequences of "
         f"{corpus.train.length} tokens, {len(corpus.held_out):,} held out."
     )
+    _note_rungs(nursery, largest)
 
 
-def _refuse_hopeless(nursery: MobileNursery) -> None:
-    smallest = nursery.space.smallest()
-    refuse_hopeless(
-        smallest,
-        _screen(nursery, smallest),
-        nursery.limits,
-        device=nursery.device,
-        workload=nursery.workload,
-    )
-
-
-def _screen_or_fail(nursery: MobileNursery, architecture: Architecture) -> Screening:
-    try:
-        return _screen(nursery, architecture)
-    except DeviceError as error:
-        raise CandidateFailed(str(error)) from error
+def _note_rungs(nursery: MobileNursery, architecture: Architecture) -> None:
+    halving = nursery.halving
+    shares = [halving.share(rung) for rung in range(1, halving.rungs)]
+    if shares:
+        steps = [str(nursery.flash_steps_a_layer(architecture, share)) for share in shares]
+        nursery.narrator.say(
+            f"Successive halving: candidates are first judged by {' and '.join(steps)} steps for "
+            f"each layer, and one in {halving.reduction} of about the same latency goes on."
+        )
 
 
 def _screen(nursery: MobileNursery, architecture: Architecture) -> Screening:
-    comparison = nursery.device.compare(architecture, nursery.workload)
-    parameters = nursery.parameters(architecture)
-    flops_fraction = nursery.flops_fraction(architecture)
-    facts = {
-        **latency_facts(comparison),
-        "parameters": parameters,
-        "flops_fraction": flops_fraction,
-    }
-    return Screening(
-        latency_ms=comparison.student.median_ms,
-        violations=violations(
-            nursery.limits, comparison, parameters=parameters, flops_fraction=flops_fraction
-        ),
-        attributes=cast("dict[str, JsonValue]", facts),
-    )
+    try:
+        return screen_mobilebert(nursery.scales, nursery.limits, architecture)
+    except DeviceError as error:
+        raise CandidateFailed(str(error)) from error
 
 
 def _search(nursery: MobileNursery) -> list[Trial]:
     settings, run = nursery.settings.search, nursery.run
     assert settings.strategy != "controller"  # the job refused it
-    record = Record(run.storage_url, nursery.space)
-    strategy = OptunaStrategy(nursery.space, make_sampler(settings.strategy), nursery.settings.seed)
-    with told(run, nursery.narrator, record) as on_trial:
+    aims = _aims(nursery)
+    record = Record(run.storage_url, nursery.space, objectives=aims.of_front)
+    strategy = OptunaStrategy(
+        nursery.space,
+        make_sampler(settings.strategy),
+        nursery.settings.seed,
+        objectives=aims.of_strategy,
+    )
+
+    def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
+        judge_at = flash_judge(nursery, number, architecture)
+        rewarded = partial(with_reward, settings, nursery.limits, trial)
+        return judge_by_rungs(
+            nursery.halving,
+            trial,
+            record.trials(),
+            (lambda rung: rewarded(judge_at(rung))) if REWARD in aims.names else judge_at,
+        )
+
+    with told(run, nursery.narrator, record, aims) as on_trial:
         return run_search(
             strategy=strategy,
             record=record,
-            screen=lambda architecture: _screen_or_fail(nursery, architecture),
-            judge=lambda number, architecture, _: judge_by_flash(nursery, number, architecture),
+            screen=lambda architecture: _screen(nursery, architecture),
+            judge=judge,
             candidates=settings.most_candidates,
             may_start=time_keeper(
                 run, settings.seconds, record.trials(), lambda each: _final_seconds(nursery, each)
             ),
             on_trial=on_trial,
             seed=nursery.settings.seed,
+            ask=settings.ask,
         )
 
 
+def _aims(nursery: MobileNursery) -> Aims:
+    teacher = nursery.parameters(nursery.teacher_architecture)
+    return Aims(names=nursery.settings.search.objectives, teacher_size_mb=size_mb(teacher))
+
+
 def _final_seconds(nursery: MobileNursery, candidate_s: float) -> float:
-    """Estimates the time of all students from that of a candidate.
+    """Estimates the time of all that follows from that of a candidate through all rungs.
 
     A step of a transfer goes through half of the layers on average, one of pre-training through
     all of them.
     """
     settings = nursery.settings
     transfer, pretrain = settings.transfer, settings.pretrain
-    flash_steps = transfer.flash_fraction * (transfer.steps + pretrain.steps)
-    step_s = candidate_s / flash_steps
+    step_s = candidate_s / (flash_steps(settings) * nursery.halving.total_share)
     sequences = pretrain.batch_size / transfer.batch_size
     student_s = step_s * (transfer.steps + 2 * sequences * pretrain.steps)
-    return settings.final.students * student_s
+    references = len(autodistill_references(nursery.teacher_architecture))
+    flash_s = references * step_s * flash_steps(settings)
+    return flash_s + (settings.final.students + len(settings.compare)) * student_s

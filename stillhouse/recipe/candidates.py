@@ -14,16 +14,17 @@ from stillhouse.distill.loop import train
 from stillhouse.distill.measure import mean_loss
 from stillhouse.errors import DeviceError, TrainingError
 from stillhouse.model.students import initialise_student
-from stillhouse.recipe.limits import violations
+from stillhouse.recipe.limits import size_mb, violations
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, hidden_term, teacher_layers
 from stillhouse.recipe.workbench import Workbench, latency_facts
 from stillhouse.search.loop import Judgement, Screening
-from stillhouse.search.trial import CandidateFailed
+from stillhouse.search.trial import CandidateFailed, TrialState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from stillhouse.device.latency import Comparison
     from stillhouse.distill.terms import Term
     from stillhouse.run.settings import LimitSettings
     from stillhouse.search.trial import JsonValue, Trial
@@ -41,19 +42,44 @@ def screen_candidate(
     except DeviceError as error:
         raise CandidateFailed(str(error)) from error
     counts, flops = bench.counts(architecture), bench.flops(architecture)
+    return screening_of(
+        comparison,
+        limits,
+        parameters=counts.total,
+        flops_fraction=flops / bench.flops(bench.teacher_architecture),
+        parameters_encoder=counts.encoder,
+        flops=flops,
+    )
+
+
+def screening_of(
+    comparison: Comparison,
+    limits: LimitSettings,
+    *,
+    parameters: int,
+    flops_fraction: float,
+    **others: JsonValue,
+) -> Screening:
+    """Puts together what is known of a candidate before any training.
+
+    Args:
+        comparison: Its latency beside the teacher's.
+        limits: What it must stay within.
+        parameters: All of its.
+        flops_fraction: Its operations as a share of the teacher's.
+        others: Further counts to record.
+    """
     facts = {
         **latency_facts(comparison),
-        "parameters": counts.total,
-        "parameters_encoder": counts.encoder,
-        "flops": flops,
+        "parameters": parameters,
+        "size_mb": size_mb(parameters),
+        "flops_fraction": flops_fraction,
+        **others,
     }
     return Screening(
         latency_ms=comparison.student.median_ms,
         violations=violations(
-            limits,
-            comparison,
-            parameters=counts.total,
-            flops_fraction=flops / bench.flops(bench.teacher_architecture),
+            limits, comparison, parameters=parameters, flops_fraction=flops_fraction
         ),
         attributes=cast("dict[str, JsonValue]", facts),
     )
@@ -171,5 +197,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def describe_trial(trial: Trial) -> str:
     """One line about a finished trial, for a person."""
     quality = "not trained" if trial.quality is None else f"quality {trial.quality:.4f}"
+    if trial.state is TrialState.STOPPED:
+        rungs = trial.rung_qualities
+        quality = f"quality {rungs[-1]:.4f} at rung {len(rungs)}"
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.2f} ms"
     return f"Trial {trial.number} {trial.state}: {trial.architecture.label}: {quality}{latency}"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stillhouse.device.operations import OperationTable
-    from stillhouse.recipe.chain_nursery import ChainNursery
+    from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
     from stillhouse.space.chain import ChainSpace
     from stillhouse.supernet.blocks import DevBatch
 
@@ -395,10 +395,14 @@ def open_rows(
 
 
 def block_row(
-    nursery: ChainNursery, table: OperationTable, place: int, block: ChainBlock, loss: float
+    setup: ChainSetup | ChainNursery,
+    table: OperationTable,
+    place: int,
+    block: ChainBlock,
+    loss: float,
 ) -> BlockRow:
     """Tells what is known of a candidate whose loss is known."""
-    size, ratio, length = block.hidden_size, nursery.space.ffn_ratio, nursery.workload.length
+    size, ratio, length = block.hidden_size, setup.space.ffn_ratio, setup.workload.length
     return BlockRow(
         place=place,
         block=block,

@@ -9,7 +9,13 @@ from stillhouse.device.operations import OperationTable, measure_operations, rea
 from stillhouse.distill.masked_lm import MaskedText
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.chains import chain_config
-from stillhouse.recipe.mlm_nursery import MlmNursery, load_corpus_teacher, open_mlm_nursery
+from stillhouse.recipe.mlm_nursery import (
+    MlmNursery,
+    MlmSetup,
+    load_corpus_teacher,
+    open_mlm_nursery,
+    set_up_mlm,
+)
 from stillhouse.space.nas_bert import nas_bert_for
 from stillhouse.supernet.blocks import BorderReader, DevBatch, dev_batches
 
@@ -29,6 +35,17 @@ MOST_BLOCKS = 4
 LAYERS_A_BLOCK = 3
 """Of the teacher, as published: four blocks of twelve layers."""
 _DEV_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainSetup(MlmSetup):
+    """What is known of a run's chains before the corpus is prepared.
+
+    Attributes:
+        space: All students.
+    """
+
+    space: ChainSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,46 +103,59 @@ def default_blocks(layers: int) -> int:
     return max(count for count in range(1, MOST_BLOCKS + 1) if layers % count == 0)
 
 
+def set_up_chains(settings: RunSettings, teacher: MlmTeacher) -> ChainSetup:
+    """Settles the space, and makes what the corpus is not needed for, as `set_up_mlm` does.
+
+    Raises:
+        SpaceError: If the blocks do not divide the teacher's layers.
+        StillhouseError: As `set_up_mlm` does.
+    """
+    space, config = chain_space(settings, teacher), teacher.encoder.model.config
+    shared = set_up_mlm(settings, teacher, config_of=lambda shape: chain_config(shape, config))
+    return ChainSetup(**vars(shared), space=space)
+
+
 def open_chain_nursery(
-    settings: RunSettings,
-    run: RunDirectory,
-    narrator: Narrator,
-    teacher: MlmTeacher,
-    accelerator: Accelerator,
+    setup: ChainSetup, run: RunDirectory, narrator: Narrator, accelerator: Accelerator
 ) -> ChainNursery:
     """Prepares the corpus and everything that blocks share; trains nothing.
 
     Raises:
-        DataError: If the corpus is too small or has changed, or no token can be masked.
-        SettingsError: If lengths do not go with the teacher.
+        DataError: If the corpus is too small or has changed.
     """
-    space, model = chain_space(settings, teacher), teacher.encoder.model
-    shared = open_mlm_nursery(
-        settings,
-        run,
-        narrator,
-        teacher,
-        accelerator,
-        config_of=lambda shape: chain_config(shape, model.config),
-    )
+    shared = open_mlm_nursery(setup, run, narrator, accelerator)
+    model, space = shared.teacher.encoder.model, setup.space
     reader = BorderReader(model, space.blocks, precision=shared.precision)
     return ChainNursery(**vars(shared), space=space, reader=reader)
 
 
-def open_operations(nursery: ChainNursery) -> OperationTable:
-    """Measures the operations on the device, or reads what an earlier start measured."""
+def time_operations(setup: ChainSetup | ChainNursery, narrator: Narrator) -> OperationTable:
+    """Measures the operations on the device.
+
+    Raises:
+        DeviceError: If it runs none of them.
+    """
+    narrator.begin("Timing operations", 1.0)
+    try:
+        return measure_operations(
+            setup.device, setup.workload, setup.space, on_progress=narrator.advance
+        )
+    finally:
+        narrator.end()
+
+
+def open_operations(
+    nursery: ChainNursery, measured: OperationTable | None = None
+) -> OperationTable:
+    """Measures the operations on the device, or reads what an earlier start measured.
+
+    Args:
+        nursery: The run's.
+        measured: Those that this start has measured before, if any.
+    """
     file = nursery.run.path / OPERATIONS_FILE
     if not file.exists():
-        nursery.narrator.begin("Timing operations", 1.0)
-        try:
-            table = measure_operations(
-                nursery.device,
-                nursery.workload,
-                nursery.space,
-                on_progress=nursery.narrator.advance,
-            )
-        finally:
-            nursery.narrator.end()
+        table = measured or time_operations(nursery, nursery.narrator)
         table.write(file)
         for (kind, size), reason in table.refused.items():
             nursery.narrator.say(f"{kind} of {size} is left out, the device refuses it: {reason}")

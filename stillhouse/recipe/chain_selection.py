@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stillhouse.device.latency import Comparison
     from stillhouse.device.operations import OperationTable
     from stillhouse.recipe.chain_blocks import BlockRow
-    from stillhouse.recipe.chain_nursery import ChainNursery
+    from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.settings import LimitSettings
     from stillhouse.space.chain import ChainArchitecture, ChainBlock
@@ -71,12 +71,15 @@ class ChainTable:
     """The table of blocks as selection reads it: for one width of the embeddings at a time."""
 
     def __init__(
-        self, nursery: ChainNursery, operations: OperationTable, rows: Sequence[BlockRow]
+        self,
+        setup: ChainSetup | ChainNursery,
+        operations: OperationTable,
+        rows: Sequence[BlockRow],
     ) -> None:
         """Keeps the parts."""
-        self._nursery, self._operations = nursery, operations
-        self._ends = replace(ends_of(nursery.teacher.encoder.model.config), labels=0)
-        self._by_place: list[list[BlockRow]] = [[] for _ in range(nursery.space.blocks)]
+        self._setup, self._operations = setup, operations
+        self._ends = replace(ends_of(setup.teacher.encoder.model.config), labels=0)
+        self._by_place: list[list[BlockRow]] = [[] for _ in range(setup.space.blocks)]
         for row in rows:
             self._by_place[row.place].append(row)
 
@@ -88,8 +91,8 @@ class ChainTable:
     @cached_property
     def teacher_flops(self) -> int:
         """Operations of the teacher at the workload's length."""
-        teacher = architecture_of(self._nursery.teacher.encoder.model.config)
-        return count_flops(teacher, self._ends, length=self._nursery.workload.length)
+        teacher = architecture_of(self._setup.teacher.encoder.model.config)
+        return count_flops(teacher, self._ends, length=self._setup.workload.length)
 
     def embedding_sizes(self, limits: LimitSettings) -> list[int]:
         """Tells the widths of the embeddings that a budget allows, the wanted one first.
@@ -99,11 +102,11 @@ class ChainTable:
         """
         most = self._bounds(limits)[_PARAMETERS]
         wanted = embedding_size_for(
-            self._nursery.space,
+            self._setup.space,
             vocab_size=self._ends.vocab_size,
             params_limit=None if math.isinf(most) else int(most),
         )
-        sizes = self._nursery.space.embedding_sizes
+        sizes = self._setup.space.embedding_sizes
         return sorted((size for size in sizes if size <= wanted), reverse=True)
 
     def select(self, limits: LimitSettings, count: int) -> list[tuple[ChainArchitecture, float]]:
@@ -131,7 +134,7 @@ class ChainTable:
 
     def flops(self, architecture: ChainArchitecture) -> int:
         """Counts its operations at the workload's length."""
-        length = self._nursery.workload.length
+        length = self._setup.workload.length
         return count_chain_flops(architecture, self._ends, length=length)
 
     def violations(
@@ -147,7 +150,7 @@ class ChainTable:
 
     @cached_property
     def _tables(self) -> list[BlockTable]:
-        sizes = self._nursery.space.block.hidden_sizes
+        sizes = self._setup.space.block.hidden_sizes
         return [
             BlockTable(
                 loss=np.array([row.loss for row in rows]),
@@ -158,8 +161,8 @@ class ChainTable:
         ]
 
     def _arguments(self, embedding_size: int, limits: LimitSettings) -> dict[str, Any]:
-        sizes = self._nursery.space.block.hidden_sizes
-        length, table = self._nursery.workload.length, self._operations
+        sizes = self._setup.space.block.hidden_sizes
+        length, table = self._setup.workload.length, self._operations
         bridges = [
             [
                 (
@@ -210,7 +213,7 @@ class ChainTable:
         blocks = [
             rows[index].block for rows, index in zip(self._by_place, row.tolist(), strict=True)
         ]
-        return self._nursery.space.architecture(blocks, embedding_size)
+        return self._setup.space.architecture(blocks, embedding_size)
 
     def _why_none(self, embedding_sizes: Sequence[int], limits: LimitSettings) -> str:
         found = {

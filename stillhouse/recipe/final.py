@@ -25,6 +25,7 @@ from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import size_mb, violations
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.search.objectives import TWO_OBJECTIVES
 from stillhouse.search.pareto import dominated_area, pareto_front
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.settings import LimitSettings
+    from stillhouse.search.objectives import Objective
     from stillhouse.search.trial import Trial
 
 LONG_TEXT_LENGTH = 128
@@ -58,29 +60,42 @@ class Winner:
 
 
 def choose_winners(
-    trials: Sequence[Trial], count: int, *, first: Trial | None = None
+    trials: Sequence[Trial],
+    count: int,
+    *,
+    first: Trial | None = None,
+    objectives: Sequence[Objective] = TWO_OBJECTIVES,
 ) -> list[Trial]:
     """Chooses the trials to train to the end, by search-validation quality only.
 
     The best comes first; each further one is the trial of the Pareto front that adds most to the
-    area that the chosen ones dominate, so that the family holds the front's knees.
+    hypervolume that the chosen ones dominate, so that the family holds the front's knees.
 
     Args:
         trials: All trials; infeasible and failed ones never win.
         count: Winners wanted; fewer where the front is smaller.
         first: A trial that wins before all others, such as the one of highest reward.
+        objectives: What the front is of.
 
     Returns:
         Winners in the order in which they were chosen.
     """
-    front = pareto_front(trials)
+    front = pareto_front(trials, objectives)
     if not front:
         return []
-    chosen = [front[-1]] if first in (None, front[-1]) else [first, front[-1]]
+    best = min(front, key=lambda trial: [one.loss_of(trial) for one in objectives])
+    chosen = [best] if first in (None, best) else [first, best]
     while rest := [trial for trial in front if trial not in chosen]:
         if len(chosen) >= count:
             break
-        chosen.append(max(rest, key=lambda trial: dominated_area([*chosen, trial], within=front)))
+        chosen.append(
+            max(
+                rest,
+                key=lambda trial: dominated_area(
+                    [*chosen, trial], within=front, objectives=objectives
+                ),
+            )
+        )
     return chosen[:count]
 
 

@@ -21,6 +21,8 @@ from stillhouse.recipe.logbook import watched
 from stillhouse.search.loop import Judgement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import MobileBertForMaskedLM
 
     from stillhouse.recipe.mobile_nursery import MobileNursery
@@ -30,24 +32,64 @@ MIXES = {"mobilebert": MOBILEBERT_MIX, "even": EVEN_MIX}
 
 
 def judge_by_flash(nursery: MobileNursery, number: int, architecture: Architecture) -> Judgement:
-    """Distils a candidate briefly and scores it on held-out text.
-
-    Every candidate reads the same text in the same order, with the same seed and schedule.
+    """Distils a candidate briefly, with its whole budget, and scores it on held-out text.
 
     Raises:
         CandidateFailed: If it runs out of memory or time, or its loss is not finite.
     """
-    seconds = nursery.settings.search.candidate_seconds
-    steps_a_layer = nursery.flash_steps_a_layer(architecture)
+    return flash_judge(nursery, number, architecture)(nursery.halving.rungs)
+
+
+def flash_judge(
+    nursery: MobileNursery, number: int, architecture: Architecture
+) -> Callable[[int], Judgement]:
+    """Returns what judges a candidate at a rung of the settings, counted from 1.
+
+    Every rung is a flash distillation from the start: one has a phase for each layer, so that it
+    cannot go on where a shorter one ended. The time of a candidate runs from now, over all rungs.
+    """
+    seconds, halving = nursery.settings.search.candidate_seconds, nursery.halving
+    deadline = None if seconds is None else time.monotonic() + seconds
+
+    def judge_at(rung: int) -> Judgement:
+        name = f"trial-{number:04d}"
+        return flash_distil(
+            nursery,
+            name if rung == halving.rungs else f"{name}-rung-{rung}",
+            architecture,
+            share=halving.share(rung),
+            deadline=deadline,
+        )
+
+    return judge_at
+
+
+def flash_distil(
+    nursery: MobileNursery,
+    name: str,
+    architecture: Architecture,
+    *,
+    share: float = 1.0,
+    deadline: float | None = None,
+) -> Judgement:
+    """Distils a student briefly and scores it on held-out text.
+
+    All students read the same text in the same order, with the same seed and schedule.
+
+    Args:
+        nursery: Teacher, text and settings.
+        name: Such as `trial-0012`; names its curves.
+        architecture: What is built and distilled.
+        share: Of the budget of the settings, above 0, at most 1.
+        deadline: `time.monotonic()` after which it fails, or `None`.
+
+    Raises:
+        CandidateFailed: If it runs out of memory or time, or its loss is not finite.
+    """
+    steps_a_layer = nursery.flash_steps_a_layer(architecture, share)
     with failing_alone():
         student = nursery.build(architecture)
-        step = transfer(
-            nursery,
-            student,
-            f"trial-{number:04d}",
-            steps_a_layer=steps_a_layer,
-            deadline=None if seconds is None else time.monotonic() + seconds,
-        )
+        step = transfer(nursery, student, name, steps_a_layer=steps_a_layer, deadline=deadline)
         head = nursery.teacher.head
         assert head is not None  # `with_mlm_head` gave it one
         score = held_out_mlm(

@@ -24,12 +24,12 @@ from stillhouse.search.controller import (
 from stillhouse.search.episodes import controller_summary
 from stillhouse.search.reward import ALPHA, Reward
 from stillhouse.search.reward_lstm import reward_lstm
+from stillhouse.search.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.settings import LimitSettings, SearchSettings
     from stillhouse.search.loop import Judgement
-    from stillhouse.search.trial import Trial
     from stillhouse.space.search_space import SearchSpace
 
 CONTROLLER_FILE = "controller.json"
@@ -94,7 +94,8 @@ def target_ms(settings: SearchSettings, limits: LimitSettings, teacher_ms: float
 
 def best_by_reward(trials: Sequence[Trial]) -> Trial | None:
     """Returns the trained trial of highest reward, the earliest of equals."""
-    judged = [(reward_of(trial), trial) for trial in trials if trial.repeat_of is None]
+    complete = (trial for trial in trials if trial.state is TrialState.COMPLETE)
+    judged = [(reward_of(trial), trial) for trial in complete if trial.repeat_of is None]
     known = [(reward, -trial.number, trial) for reward, trial in judged if reward is not None]
     return max(known, key=lambda item: item[:2])[2] if known else None
 

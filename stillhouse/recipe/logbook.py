@@ -13,6 +13,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from stillhouse.distill.steps import Progress, Watch
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from stillhouse.distill.checkpoint import CheckpointFolder
     from stillhouse.run.progress import Narrator
 
@@ -58,6 +60,29 @@ def watched(
     finally:
         writer.close()
         narrator.end()
+
+
+@contextmanager
+def watched_by_main(
+    accelerator: Accelerator,
+    narrator: Narrator,
+    logs: Path,
+    title: str,
+    *,
+    checkpoint: CheckpointFolder,
+    tokens_a_step: int,
+) -> Iterator[Watch]:
+    """Watches a training that all workers do together, as `watched` does.
+
+    Only the main one tells of it; each passes the checkpoint on.
+    """
+    if not accelerator.is_main_process:
+        yield Watch(checkpoint=checkpoint)
+        return
+    with watched(
+        narrator, logs, title, checkpoint=checkpoint, tokens_a_step=tokens_a_step
+    ) as watch:
+        yield watch
 
 
 class _Rate:

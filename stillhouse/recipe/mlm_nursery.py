@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,11 +10,12 @@ import numpy as np
 import torch
 
 from stillhouse.data.corpus import prepare_corpus
+from stillhouse.data.corpus_texts import source_state
 from stillhouse.data.masking import Masker, MaskingRule
 from stillhouse.data.task import IN_MEMORY
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import MaskedText, MlmHeadStep, held_out_mlm
-from stillhouse.distill.steps import Schedule, Watch, run_steps
+from stillhouse.distill.steps import Schedule, run_steps
 from stillhouse.errors import SettingsError
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import usable_positions
@@ -29,7 +29,7 @@ from stillhouse.model.mlm_teachers import (
 )
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.teachers import hash_weights
-from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.teacher import SCRATCH
 from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
 
@@ -49,6 +49,22 @@ if TYPE_CHECKING:
 
 HEAD_FILE = "head.safetensors"
 HEAD_FACTS_FILE = "mlm.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlmSetup:
+    """What is known before the corpus is prepared, which may take hours.
+
+    Attributes:
+        teacher: Where it was loaded; not frozen yet.
+        device: What tells latency, and `workload` for what.
+    """
+
+    settings: RunSettings
+    teacher: MlmTeacher
+    masker: Masker
+    device: Device
+    workload: Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,52 +118,32 @@ def load_corpus_teacher(name: str, *, recipe: str) -> MlmTeacher:
         return load_mlm_teacher(name)
 
 
-def open_mlm_nursery(
-    settings: RunSettings,
-    run: RunDirectory,
-    narrator: Narrator,
-    teacher: MlmTeacher,
-    accelerator: Accelerator,
-    *,
-    config_of: Callable[[Any], PreTrainedConfig],
-) -> MlmNursery:
-    """Prepares the corpus and everything else that students share; trains nothing.
+def set_up_mlm(
+    settings: RunSettings, teacher: MlmTeacher, *, config_of: Callable[[Any], PreTrainedConfig]
+) -> MlmSetup:
+    """Makes what the corpus is not needed for, and looks whether there is one.
 
     Args:
         settings: The run's.
-        run: The run directory.
-        narrator: Told the progress.
-        teacher: Is frozen and put on the accelerator's device.
-        accelerator: Device and workers.
+        teacher: As it was loaded.
         config_of: Describes a student of an architecture, for the device to time.
 
     Raises:
-        DataError: If the corpus is too small or has changed, or no token can be masked.
-        SettingsError: If lengths do not go with the teacher.
+        DataError: If there is no such corpus, or no token can be masked.
+        SettingsError: If lengths do not go with the teacher, or the device is not there.
+        DeviceError: If a table of latencies cannot be read.
     """
     config = teacher.encoder.model.config
     _check_lengths(settings, usable_positions(config))
-    masker = Masker(
-        teacher.encoder.tokenizer,
-        MaskingRule(probability=settings.mlm.probability, whole_word=settings.mlm.whole_word),
-    )
-    with accelerator.main_process_first():  # it prepares the corpus, the others open it
-        narrator.begin("Corpus", 1.0)
-        corpus = prepare_corpus(
-            settings.corpus, teacher.encoder.tokenizer, run.corpus, on_progress=narrator.advance
-        )
-        narrator.end()
-    teacher.encoder.model.to(accelerator.device).eval().requires_grad_(requires_grad=False)
+    source_state(settings.corpus.name)
     kind = resolve_device_kind(settings.device)
-    return MlmNursery(
+    return MlmSetup(
         settings=settings,
-        run=run,
-        narrator=narrator,
-        accelerator=accelerator,
         teacher=teacher,
-        corpus=corpus,
-        masker=masker,
-        precision=resolve_precision(settings.distill.precision, accelerator.device),
+        masker=Masker(
+            teacher.encoder.tokenizer,
+            MaskingRule(probability=settings.mlm.probability, whole_word=settings.mlm.whole_word),
+        ),
         device=resolve_device(
             settings.device,
             kind,
@@ -156,6 +152,42 @@ def open_mlm_nursery(
             bare=True,
         ),
         workload=resolve_workload(settings.device, np.array([settings.corpus.length]), kind),
+    )
+
+
+def open_mlm_nursery(
+    setup: MlmSetup, run: RunDirectory, narrator: Narrator, accelerator: Accelerator
+) -> MlmNursery:
+    """Prepares the corpus and everything else that students share; trains nothing.
+
+    Args:
+        setup: Its teacher is frozen and put on the accelerator's device.
+        run: The run directory.
+        narrator: Told the progress.
+        accelerator: Device and workers.
+
+    Raises:
+        DataError: If the corpus is too small or has changed.
+    """
+    settings, teacher = setup.settings, setup.teacher
+    with accelerator.main_process_first():  # it prepares the corpus, the others open it
+        narrator.begin("Corpus", 1.0)
+        corpus = prepare_corpus(
+            settings.corpus, teacher.encoder.tokenizer, run.corpus, on_progress=narrator.advance
+        )
+        narrator.end()
+    teacher.encoder.model.to(accelerator.device).eval().requires_grad_(requires_grad=False)
+    return MlmNursery(
+        settings=settings,
+        run=run,
+        narrator=narrator,
+        accelerator=accelerator,
+        teacher=teacher,
+        corpus=corpus,
+        masker=setup.masker,
+        precision=resolve_precision(settings.distill.precision, accelerator.device),
+        device=setup.device,
+        workload=setup.workload,
     )
 
 
@@ -230,17 +262,13 @@ def _train_head(nursery: MlmNursery, text: MaskedText) -> MlmHead:
     checkpoint = CheckpointFolder(
         path=run.work / "mlm-head", fingerprint=nursery.corpus.fingerprint
     )
-    is_main = nursery.accelerator.is_main_process
-    with (
-        watched(
-            nursery.narrator,
-            run.tensorboard / "mlm-head",
-            "Head for masked words",
-            checkpoint=checkpoint,
-            tokens_a_step=step.tokens,
-        )
-        if is_main
-        else nullcontext(Watch(checkpoint=checkpoint))  # it writes no curves
+    with watched_by_main(
+        nursery.accelerator,
+        nursery.narrator,
+        run.tensorboard / "mlm-head",
+        "Head for masked words",
+        checkpoint=checkpoint,
+        tokens_a_step=step.tokens,
     ) as watch:
         run_steps(
             head,

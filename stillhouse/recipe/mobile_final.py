@@ -1,11 +1,12 @@
-"""Regular distillation of the front's MobileBERTs: transfer, pre-training, measures, export."""
+"""Regular distillation of MobileBERTs: transfer, pre-training, measures, export."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
@@ -28,6 +29,24 @@ if TYPE_CHECKING:
     from stillhouse.data.packing import PackedSet
     from stillhouse.recipe.mobile_nursery import MobileNursery
     from stillhouse.search.trial import Trial
+    from stillhouse.space.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A student to distil in full.
+
+    Attributes:
+        name: Names its folders and curves.
+        architecture: Its shape.
+        how: What it is and where it comes from, for its card.
+        facts: What is known of it before, for its `metrics.json`.
+    """
+
+    name: str
+    architecture: Architecture
+    how: str
+    facts: Mapping[str, Any]
 
 
 def keep_teacher(nursery: MobileNursery) -> None:
@@ -52,34 +71,45 @@ def keep_teacher(nursery: MobileNursery) -> None:
         (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def finish_student(nursery: MobileNursery, trial: Trial) -> Path:
-    """Distils a trial's student as the settings say, and exports it, resuming what was begun.
+def finalist_of_trial(trial: Trial) -> Finalist:
+    """Names the student of a trial."""
+    return Finalist(
+        name=f"student-of-trial-{trial.number:04d}",
+        architecture=trial.architecture,
+        how="a MobileBERT, found by multi-objective search and distilled layer by layer",
+        facts={"trial": trial.number, "flash_quality": trial.quality},
+    )
+
+
+def finish_student(nursery: MobileNursery, finalist: Finalist) -> Path:
+    """Distils a student as the settings say, and exports it, resuming what was begun.
 
     Returns:
         Its folder below the run's `work`, complete.
     """
-    run, settings, name = nursery.run, nursery.settings, f"student-of-trial-{trial.number:04d}"
+    run, settings, name = nursery.run, nursery.settings, finalist.name
     folder = run.work / "finished" / name
     if (folder / METRICS_FILE).exists():
         return folder
     start_s = time.monotonic()
-    student = nursery.build(trial.architecture)
+    student = nursery.build(finalist.architecture)
     transfer(
         nursery,
         student,
         name,
-        steps_a_layer=nursery.steps_a_layer(trial.architecture),
+        steps_a_layer=nursery.steps_a_layer(finalist.architecture),
         keeps_checkpoints=True,
     )
     train_student(nursery, student, name)
     metrics = {
-        **_student_metrics(nursery, student, trial),
+        **_student_metrics(nursery, student, finalist.architecture),
+        **finalist.facts,
         "initialisation": {"kind": "transfer", "layers": []},
         "cost_s": round(time.monotonic() - start_s, 3),
     }
     card = pretrained_card(
         metrics,
-        how="a MobileBERT, found by multi-objective search and distilled layer by layer",
+        how=finalist.how,
         teacher=nursery.teacher.encoder.name,
         corpus=settings.corpus.name,
         has_code=False,
@@ -91,16 +121,32 @@ def finish_student(nursery: MobileNursery, trial: Trial) -> Path:
     return folder
 
 
-def _student_metrics(
-    nursery: MobileNursery, student: MobileBertForMaskedLM, trial: Trial
-) -> dict[str, Any]:
-    architecture, settings = trial.architecture, nursery.settings
+def costs(nursery: MobileNursery, architecture: Architecture) -> dict[str, Any]:
+    """Tells what a student costs and whether that is within the limits, as in `metrics.json`.
+
+    Raises:
+        DeviceError: If the device cannot tell its latency.
+    """
     comparison = nursery.device.compare(architecture, nursery.workload)
     parameters = nursery.parameters(architecture)
     flops_fraction = nursery.flops_fraction(architecture)
     over = violations(
         nursery.limits, comparison, parameters=parameters, flops_fraction=flops_fraction
     )
+    return {
+        **latency_metrics(comparison),
+        "parameters": parameters,
+        "size_mb": size_mb(parameters),
+        "flops_fraction": flops_fraction,
+        "violations": over,
+        "within_limit": all(amount <= 0 for amount in over.values()),
+    }
+
+
+def _student_metrics(
+    nursery: MobileNursery, student: MobileBertForMaskedLM, architecture: Architecture
+) -> dict[str, Any]:
+    settings = nursery.settings
     teacher = read_metrics(nursery.run.teacher)
     qualities = _qualities(nursery, student)
     transfer_steps = nursery.steps_a_layer(architecture) * architecture.layers
@@ -117,25 +163,18 @@ def _student_metrics(
         "quality_fraction": qualities["quality"] / teacher["quality"]
         if teacher["quality"]
         else None,
-        **latency_metrics(comparison),
+        **costs(nursery, architecture),
         "device": nursery.device.name,
         "workload": asdict(nursery.workload),
         "workload_label": nursery.workload.label,
-        "parameters": parameters,
         "checkpoint_parameters": sum(p.numel() for p in student.parameters()),
         "teacher_parameters": teacher["parameters"],
-        "size_mb": size_mb(parameters),
-        "flops_fraction": flops_fraction,
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
-        "trial": trial.number,
-        "flash_quality": trial.quality,
         "transfer": asdict(settings.transfer),
         "pretrain": asdict(settings.pretrain),
         "tokens": sequences * nursery.corpus.train.length,
         "limits": nursery.limits.given(),
-        "violations": over,
-        "within_limit": all(amount <= 0 for amount in over.values()),
     }
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from stillhouse.device.torch_device import TorchDevice
 from stillhouse.distill.masked_lm import hidden_tokens
 from stillhouse.errors import DataError, SettingsError
-from stillhouse.model.anatomy import architecture_of, ends_of
+from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.mobilebert import build_mobilebert, mobilebert_config
-from stillhouse.recipe.mlm_nursery import MlmNursery, load_corpus_teacher, open_mlm_nursery
+from stillhouse.recipe.candidates import screening_of
+from stillhouse.recipe.mlm_nursery import (
+    MlmNursery,
+    load_corpus_teacher,
+    open_mlm_nursery,
+    set_up_mlm,
+)
+from stillhouse.recipe.mobile_shapes import mobilebert_named
+from stillhouse.recipe.searching import refuse_hopeless
+from stillhouse.recipe.selection import Scales
 from stillhouse.recipe.space import with_given
-from stillhouse.space.counts import count_flops, count_parameters
+from stillhouse.search.halving import Halving
 from stillhouse.space.mobilebert import MobileBertArchitecture
 from stillhouse.space.published import autodistill_for
 
@@ -23,8 +34,8 @@ if TYPE_CHECKING:
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import LimitSettings, RunSettings
+    from stillhouse.search.loop import Screening
     from stillhouse.space.architecture import Architecture, BertArchitecture
-    from stillhouse.space.counts import Ends
     from stillhouse.space.search_space import SearchSpace
 
 FEWEST_HELD_OUT = 2
@@ -70,15 +81,20 @@ class MobileNursery(MlmNursery):
         """Shape of the teacher."""
         return architecture_of(self.teacher_config)
 
-    @property
-    def ends(self) -> Ends:
-        """Embeddings of a bare encoder; it has no outputs."""
-        return replace(ends_of(self.teacher_config), labels=0)
+    @cached_property
+    def scales(self) -> Scales:
+        """Weighs bare students."""
+        return Scales(self.teacher_config, self.limits, self.device, self.workload)
 
-    def flash_steps_a_layer(self, architecture: Architecture) -> int:
-        """Steps of one layer of a candidate; at least one."""
+    @property
+    def halving(self) -> Halving:
+        """How the budget of a candidate grows."""
         wanted = self.settings.transfer
-        steps = wanted.flash_fraction * (wanted.steps + self.settings.pretrain.steps)
+        return Halving(rungs=wanted.rungs, reduction=wanted.reduction)
+
+    def flash_steps_a_layer(self, architecture: Architecture, share: float = 1.0) -> int:
+        """Steps of one layer of a candidate with a share of its budget; at least one."""
+        steps = share * flash_steps(self.settings)
         return max(1, round(steps / architecture.layers))
 
     def steps_a_layer(self, architecture: Architecture) -> int:
@@ -87,13 +103,11 @@ class MobileNursery(MlmNursery):
 
     def parameters(self, architecture: Architecture) -> int:
         """Counts the parameters of a bare student."""
-        return count_parameters(architecture, self.ends).total
+        return self.scales.cost(architecture).parameters
 
     def flops_fraction(self, architecture: Architecture) -> float:
         """Tells a student's operations at the workload's length as a share of the teacher's."""
-        length = self.workload.length
-        teacher = count_flops(self.teacher_architecture, self.ends, length=length)
-        return count_flops(architecture, self.ends, length=length) / teacher
+        return self.scales.cost(architecture).flops_fraction
 
     def build(self, architecture: Architecture) -> MobileBertForMaskedLM:
         """Builds a student with the first weights that it always has, where it is trained."""
@@ -112,13 +126,18 @@ class MobileNursery(MlmNursery):
 def open_mobile_nursery(
     settings: RunSettings, run: RunDirectory, narrator: Narrator, accelerator: Accelerator
 ) -> MobileNursery:
-    """Loads the teacher, prepares the corpus and settles space and limits; trains nothing.
+    """Loads the teacher, settles space and limits and prepares the corpus; trains nothing.
+
+    In a run that is not begun the smallest student is weighed, before hours of tokenising; later a
+    noisy measurement must not refuse what was begun.
 
     Raises:
         TeacherError: If the teacher cannot be loaded, or a MobileBERT cannot follow it.
         SettingsError: If no teacher is named, or something is set that does not go with it.
-        SpaceError: If the dimensions given are none of this space.
-        DataError: If the corpus is too small or has changed.
+        SpaceError: If the dimensions given are none of this space, or a shape breaks a rule.
+        DeviceError: If even the smallest student is over a limit, or its latency, or that of a
+            given one to compare, cannot be told.
+        DataError: If the corpus is missing, too small or has changed.
     """
     if settings.corpus.held_out < FEWEST_HELD_OUT:
         raise SettingsError(
@@ -131,17 +150,51 @@ def open_mobile_nursery(
     smallest = space.smallest()
     assert isinstance(smallest, MobileBertArchitecture)
     mobilebert_config(smallest, config)  # refuses a teacher that none can follow
-    _check_steps(settings, max(one.layers for one in space))
-    shared = open_mlm_nursery(
-        settings,
-        run,
-        narrator,
-        teacher,
-        accelerator,
-        config_of=lambda shape: mobilebert_config(shape, config),
-    )
+    given = [mobilebert_named(name, architecture_of(config)) for name in settings.compare]
+    _check_steps(settings, max(one.layers for one in (*space, *given)))
+    setup = set_up_mlm(settings, teacher, config_of=lambda shape: mobilebert_config(shape, config))
+    if run.is_untouched:
+        scales = Scales(config, settings.limit, setup.device, setup.workload)
+        _refuse_hopeless(scales, settings.limit, smallest)
+        if not isinstance(setup.device, TorchDevice):  # which can time any
+            for one in given:
+                setup.device.compare(one, setup.workload)
+    shared = open_mlm_nursery(setup, run, narrator, accelerator)
     _check_held_out(shared)
     return MobileNursery(**vars(shared), space=space)
+
+
+def flash_steps(settings: RunSettings) -> float:
+    """Tells the steps of a candidate's whole budget, over all layers."""
+    wanted = settings.transfer
+    return wanted.flash_fraction * (wanted.steps + settings.pretrain.steps)
+
+
+def screen_mobilebert(
+    scales: Scales, limits: LimitSettings, architecture: Architecture
+) -> Screening:
+    """Tells a candidate's latency, size and distance from every limit, before any training.
+
+    Raises:
+        DeviceError: If the device cannot tell its latency.
+    """
+    cost = scales.cost(architecture)
+    return screening_of(
+        scales.device.compare(architecture, scales.workload),
+        limits,
+        parameters=cost.parameters,
+        flops_fraction=cost.flops_fraction,
+    )
+
+
+def _refuse_hopeless(scales: Scales, limits: LimitSettings, smallest: Architecture) -> None:
+    refuse_hopeless(
+        smallest,
+        screen_mobilebert(scales, limits, smallest),
+        limits,
+        device=scales.device,
+        workload=scales.workload,
+    )
 
 
 def _check_steps(settings: RunSettings, layers: int) -> None:
@@ -149,6 +202,14 @@ def _check_steps(settings: RunSettings, layers: int) -> None:
         raise SettingsError(
             f"transfer.steps must be at least one for each of the {layers} layers, got "
             f"{settings.transfer.steps}"
+        )
+    wanted, steps = settings.transfer, flash_steps(settings)
+    shortest = steps / wanted.reduction ** (wanted.rungs - 1)
+    if wanted.rungs > 1 and shortest < layers:
+        raise SettingsError(
+            f"transfer.rungs = {wanted.rungs} with transfer.reduction = {wanted.reduction} leaves "
+            f"the shortest judgement {shortest:.1f} of {steps:.0f} flash steps, fewer than one for "
+            f"each of the {layers} layers: take fewer rungs, or raise transfer.flash_fraction"
         )
 
 

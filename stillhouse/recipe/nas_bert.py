@@ -14,7 +14,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from stillhouse.recipe.chain_blocks import block_row, open_rows, train_blocks
-from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery, open_operations
+from stillhouse.recipe.chain_nursery import (
+    load_chain_teacher,
+    open_chain_nursery,
+    open_operations,
+    set_up_chains,
+    time_operations,
+)
 from stillhouse.recipe.chain_selection import ChainTable, select_students
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
 from stillhouse.run.settings import LimitSettings
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from stillhouse.device.operations import OperationTable
-    from stillhouse.recipe.chain_nursery import ChainNursery
+    from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import RunSettings
@@ -61,16 +67,21 @@ def search_chains(
         DataError: If the corpus is too small or has changed.
         DeviceError: If the device runs no operation, or no student is within a limit.
     """
-    teacher = load_chain_teacher(settings.teacher.model)
-    nursery = open_chain_nursery(settings, run, narrator, teacher, accelerator)
-    if accelerator.is_main_process:
+    setup = set_up_chains(settings, load_chain_teacher(settings.teacher.model))
+    is_main, budgets = accelerator.is_main_process, _budgets(settings, narrator)
+    measured = None
+    if is_main and run.is_untouched:  # an impossible limit is told before hours of tokenising
+        with run.timed("operations"):
+            measured = time_operations(setup, narrator)
+        _refuse_hopeless(setup, measured, budgets)
+    nursery = open_chain_nursery(setup, run, narrator, accelerator)
+    if is_main:
         _note_start(nursery)
-    is_main, budgets = accelerator.is_main_process, _budgets(nursery)
     with (
         run.timed("operations") if is_main else nullcontext(),
         accelerator.main_process_first(),  # it measures, the others read
     ):
-        operations = open_operations(nursery)
+        operations = open_operations(nursery, measured)
     _refuse_hopeless(nursery, operations, budgets)
     with run.timed("teacher's head") if is_main else nullcontext():
         nursery = with_mlm_head(nursery, nursery.text)
@@ -83,34 +94,33 @@ def search_chains(
         return select_students(nursery, operations, rows, supernets, budgets)
 
 
-def _budgets(nursery: ChainNursery) -> tuple[LimitSettings, ...]:
-    given = nursery.settings.limits
-    if not given:
-        nursery.narrator.say(
+def _budgets(settings: RunSettings, narrator: Narrator) -> tuple[LimitSettings, ...]:
+    if not settings.limits:
+        narrator.say(
             "No limit given: looking for a student of twice the teacher's speed (--limit)."
         )
-    return given or (DEFAULT_BUDGET,)
+    return settings.limits or (DEFAULT_BUDGET,)
 
 
 def _refuse_hopeless(
-    nursery: ChainNursery, operations: OperationTable, budgets: Sequence[LimitSettings]
+    setup: ChainSetup | ChainNursery, operations: OperationTable, budgets: Sequence[LimitSettings]
 ) -> None:
-    """Looks for a budget that even blocks of a single operation exceed, before hours of training.
+    """Looks for a budget that even blocks of a single operation exceed, before hours of work.
 
     Raises:
         DeviceError: If there is one; it names the nearest student.
     """
-    space = nursery.space
+    space = setup.space
     smallest = [
         ChainBlock(hidden_size=size, operations=(kind,))
         for size, kind in product(space.block.hidden_sizes, space.block.operations)
         if (kind, size) in operations.latency_ms  # the device runs it
     ]
     rows = [
-        block_row(nursery, operations, place, block, loss=0.0)
+        block_row(setup, operations, place, block, loss=0.0)
         for place, block in product(range(space.blocks), smallest)
     ]
-    table = ChainTable(nursery, operations, rows)
+    table = ChainTable(setup, operations, rows)
     for limits in budgets:
         table.select(limits, count=1)
 

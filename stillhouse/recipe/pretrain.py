@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,19 @@ from transformers import AutoModelForMaskedLM
 
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import MaskedLmLesson, MaskedLmStep, MaskedText, held_out_mlm
-from stillhouse.distill.steps import Schedule, Watch, run_steps
+from stillhouse.distill.steps import Schedule, run_steps
 from stillhouse.errors import RunError
 from stillhouse.export.card import pretrained_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.chains import chain_config
 from stillhouse.recipe.chain_blocks import load_blocks
-from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery
+from stillhouse.recipe.chain_nursery import (
+    load_chain_teacher,
+    open_chain_nursery,
+    set_up_chains,
+)
 from stillhouse.recipe.chain_selection import read_selected
-from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.mlm_nursery import HEAD_FACTS_FILE, refuse_other_origin, with_mlm_head
 from stillhouse.run.settings import difference
 from stillhouse.space.chain import chain_from_dict
@@ -79,8 +83,8 @@ def pretrain_selected(
         _refuse_other_training(folder, settings.pretrain)
     else:
         told = read_selected(selected)
-        teacher = load_chain_teacher(settings.teacher.model)
-        nursery = open_chain_nursery(settings, run, narrator, teacher, accelerator)
+        setup = set_up_chains(settings, load_chain_teacher(settings.teacher.model))
+        nursery = open_chain_nursery(setup, run, narrator, accelerator)
         refuse_other_origin(nursery)
         nursery = with_mlm_head(nursery, nursery.text)
         student = fresh_student(nursery, chain_from_dict(told["architecture"]))
@@ -178,16 +182,13 @@ def train_student(nursery: MlmNursery, student: PreTrainedModel, name: str) -> N
     checkpoint = CheckpointFolder(
         path=run.work / PRETRAIN_FOLDER / name, fingerprint=f"{nursery.corpus.fingerprint} {wanted}"
     )
-    with (
-        watched(
-            nursery.narrator,
-            run.tensorboard / f"pretrain-{name}",
-            f"Pre-training of student {name}",
-            checkpoint=checkpoint,
-            tokens_a_step=step.tokens,
-        )
-        if nursery.accelerator.is_main_process
-        else nullcontext(Watch(checkpoint=checkpoint))  # it writes no curves
+    with watched_by_main(
+        nursery.accelerator,
+        nursery.narrator,
+        run.tensorboard / f"pretrain-{name}",
+        f"Pre-training of student {name}",
+        checkpoint=checkpoint,
+        tokens_a_step=step.tokens,
     ) as watch:
         run_steps(
             student,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -12,6 +14,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from stillhouse.errors import DeviceError
 from stillhouse.recipe.candidates import describe_trial
 from stillhouse.recipe.kd_nas import reward_of
+from stillhouse.search.objectives import front_objectives, objectives_of
 from stillhouse.search.pareto import hypervolume
 from stillhouse.search.trial import TrialState
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import LimitSettings
     from stillhouse.search.loop import Screening
+    from stillhouse.search.objectives import Objective
     from stillhouse.search.record import Record
     from stillhouse.search.trial import Trial
     from stillhouse.space.architecture import Architecture
@@ -69,7 +73,8 @@ def time_keeper(
         run: Knows what earlier starts took.
         budget_s: Time of the whole run, or `None` for no end.
         recorded: Trials of earlier starts.
-        final_s: Estimates the time of everything after the search from that of one candidate.
+        final_s: Estimates the time of everything after the search from that of one candidate that
+            was judged in full.
     """
     phases_s: dict[str, float] = run.state().get("phases_s", {})
     # A killed process does not add up its phase; the trials that it recorded know their times.
@@ -77,23 +82,61 @@ def time_keeper(
     before_s, start_s = sum(phases_s.values()) + searched_s, time.monotonic()
 
     def may_start(trials: Sequence[Trial]) -> bool:
-        trained = [
-            trial.cost_s
-            for trial in trials
-            if trial.state is TrialState.COMPLETE and trial.repeat_of is None
-        ]
-        if budget_s is None or not trained:
+        first = [trial for trial in trials if trial.repeat_of is None]
+        judged = [trial.cost_s for trial in first if trial.state is TrialState.COMPLETE]
+        stopped = [trial.cost_s for trial in first if trial.state is TrialState.STOPPED]
+        if budget_s is None or not judged:
             return True
         spent_s = before_s + time.monotonic() - start_s
-        candidate_s = sum(trained) / len(trained)
-        return spent_s + candidate_s + final_s(candidate_s) <= budget_s
+        candidate_s = statistics.mean([*judged, *stopped])
+        return spent_s + candidate_s + final_s(statistics.mean(judged)) <= budget_s
 
     return may_start
 
 
+@dataclass(frozen=True, kw_only=True)
+class Aims:
+    """What a search makes better.
+
+    Attributes:
+        names: Objectives, as the settings have them.
+        teacher_size_mb: Of the teacher; students count from there.
+    """
+
+    names: Sequence[str]
+    teacher_size_mb: float
+
+    @property
+    def of_strategy(self) -> tuple[Objective, ...]:
+        """What a strategy is told."""
+        return objectives_of(self.names)
+
+    @property
+    def of_front(self) -> tuple[Objective, ...]:
+        """What trials are recorded with and compared by."""
+        return front_objectives(self.names)
+
+    def reference(self, trials: Sequence[Trial]) -> dict[str, float] | None:
+        """Tells quality 0 at the teacher's costs; `None` before its latency is known.
+
+        The latency is that of the first trial: measured, it differs a little each time.
+        """
+        known = (trial.attributes.get("teacher_latency_ms") for trial in trials)
+        latency_ms = next((float(ms) for ms in known if isinstance(ms, int | float)), None)
+        if latency_ms is None:
+            return None
+        worst = {
+            "quality": 0.0,
+            "latency_ms": latency_ms,
+            "size_mb": self.teacher_size_mb,
+            "flops_fraction": 1.0,
+        }
+        return {one.name: worst[one.name] for one in self.of_front}
+
+
 @contextmanager
 def told(
-    run: RunDirectory, narrator: Narrator, record: Record
+    run: RunDirectory, narrator: Narrator, record: Record, aims: Aims
 ) -> Iterator[Callable[[Trial], None]]:
     """Gives what each finished trial is told to: curves, the table of trials, the narrator.
 
@@ -106,7 +149,7 @@ def told(
             "trial/quality": trial.quality,
             "trial/latency_ms": trial.latency_ms,
             "trial/reward": reward_of(trial),
-            "search/hypervolume": hypervolume_so_far(record.trials()),
+            "search/hypervolume": hypervolume_so_far(record.trials(), aims),
         }
         for name, value in values.items():
             if value is not None:
@@ -119,36 +162,30 @@ def told(
     finally:
         log.close()
         record.export_csv(run.trials_file)
-        run.update_state({"hypervolume": hypervolume_facts(record.trials())})
+        run.update_state({"hypervolume": hypervolume_facts(record.trials(), aims)})
 
 
-def hypervolume_so_far(trials: Sequence[Trial]) -> float | None:
+def hypervolume_so_far(trials: Sequence[Trial], aims: Aims) -> float | None:
     """Tells that of all trials; `None` before the teacher's latency is known."""
-    slowest_ms = _reference_ms(trials)
-    return None if slowest_ms is None else hypervolume(trials, slowest_ms=slowest_ms)
+    reference = aims.reference(trials)
+    if reference is None:
+        return None
+    return hypervolume(trials, reference=reference, objectives=aims.of_front)
 
 
-def hypervolume_facts(trials: Sequence[Trial]) -> dict[str, object]:
+def hypervolume_facts(trials: Sequence[Trial], aims: Aims) -> dict[str, object]:
     """Tells it after every trial, with the point that it is told from."""
-    slowest_ms = _reference_ms(trials)
-    if slowest_ms is None:
+    reference = aims.reference(trials)
+    if reference is None:
         return {}
+    volumes = [
+        hypervolume(trials[: count + 1], reference=reference, objectives=aims.of_front)
+        for count in range(len(trials))
+    ]
     return {
-        "reference": {"latency_ms": slowest_ms, "quality": 0.0},
-        "by_trial": [
-            round(hypervolume(trials[: count + 1], slowest_ms=slowest_ms), FINEST)
-            for count in range(len(trials))
-        ],
+        "reference": dict(reference),
+        "by_trial": [round(volume, FINEST) for volume in volumes],
     }
-
-
-def _reference_ms(trials: Sequence[Trial]) -> float | None:
-    """The teacher's latency as the first trial has it; measured, it differs a little each time."""
-    for trial in trials:
-        known = trial.attributes.get("teacher_latency_ms")
-        if isinstance(known, int | float):
-            return float(known)
-    return None
 
 
 def why_no_winner(trials: Sequence[Trial]) -> str:

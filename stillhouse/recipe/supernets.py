@@ -7,7 +7,6 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import training_attention
-from stillhouse.distill.steps import Schedule, Watch, run_steps
+from stillhouse.distill.steps import Schedule, run_steps
 from stillhouse.files import folder_written_aside, write_text_atomically
 from stillhouse.model.anatomy import architecture_of, ends_of
-from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.workbench import resolve_workload
 from stillhouse.space.architecture import architecture_from_dict
 from stillhouse.space.counts import count_flops, count_parameters
@@ -129,17 +128,13 @@ def train_supernet(nursery: Nursery, name: str, space: SearchSpace) -> Supernet:
         path=nursery.run.work / "supernets" / name, fingerprint=nursery.corpus.fingerprint
     )
     bounds = architecture_of(supernet.encoder.config)
-    is_main = nursery.accelerator.is_main_process
-    with (
-        watched(
-            nursery.narrator,
-            nursery.run.tensorboard / f"supernet-{name}",
-            f"Supernet {name} ({len(space)} students, {bounds.label})",
-            checkpoint=checkpoint,
-            tokens_a_step=step.tokens,
-        )
-        if is_main
-        else nullcontext(Watch(checkpoint=checkpoint))  # it writes no curves
+    with watched_by_main(
+        nursery.accelerator,
+        nursery.narrator,
+        nursery.run.tensorboard / f"supernet-{name}",
+        f"Supernet {name} ({len(space)} students, {bounds.label})",
+        checkpoint=checkpoint,
+        tokens_a_step=step.tokens,
     ) as watch:
         report = run_steps(
             supernet,
@@ -154,7 +149,7 @@ def train_supernet(nursery: Nursery, name: str, space: SearchSpace) -> Supernet:
             parameters=supernet.reached(),
             watch=watch,
         )
-    if is_main:
+    if nursery.accelerator.is_main_process:
         facts = {
             "students": len(space),
             "steps": report.steps,

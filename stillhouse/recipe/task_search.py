@@ -18,18 +18,19 @@ from stillhouse.recipe.kd_nas import (
     with_reward,
     write_controller,
 )
-from stillhouse.recipe.limits import DEFAULT_SPEEDUP
+from stillhouse.recipe.limits import DEFAULT_SPEEDUP, size_mb
 from stillhouse.recipe.proxy_check import (
     check_against_final,
     choose_controls,
     keep_controls,
     warn_of_little_learning,
 )
-from stillhouse.recipe.searching import refuse_hopeless, time_keeper, told, why_no_winner
+from stillhouse.recipe.searching import Aims, refuse_hopeless, time_keeper, told, why_no_winner
 from stillhouse.recipe.space import space_of
 from stillhouse.recipe.teacher import teacher_metrics
 from stillhouse.search.controller import Controller
 from stillhouse.search.loop import Judgement, run_search
+from stillhouse.search.objectives import REWARD
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
@@ -98,12 +99,18 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
             "workload": bench.workload.label,
             "device": bench.device.name,
             "proxy_examples": plan.proxy_examples,
+            "objectives": list(bench.settings.search.objectives),
         }
     )
     with bench.run.timed("search"):
         trials = _search(bench, space, limits)
     _check_learning(bench, trials)
-    winners = choose_winners(trials, bench.settings.final.students, first=best_by_reward(trials))
+    winners = choose_winners(
+        trials,
+        bench.settings.final.students,
+        first=best_by_reward(trials),
+        objectives=aims_of(bench).of_front,
+    )
     if not winners:
         raise RunError(why_no_winner(trials))
     with bench.run.timed("final"):
@@ -177,17 +184,17 @@ def check_limits_can_be_met(bench: Workbench, space: SearchSpace, limits: LimitS
 
 def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list[Trial]:
     settings = bench.settings.search
-    record = Record(bench.run.storage_url, space)
+    aims = aims_of(bench)
+    record = Record(bench.run.storage_url, space, objectives=aims.of_front)
     strategy = strategy_of(bench, space)
+    has_reward = isinstance(strategy, Controller) or REWARD in aims.names
 
     def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
         judgement = judge_candidate(bench, f"trial-{number:04d}", architecture)
-        if not isinstance(strategy, Controller):
-            return judgement
-        return with_reward(settings, limits, trial, judgement)
+        return with_reward(settings, limits, trial, judgement) if has_reward else judgement
 
     try:
-        with told(bench.run, bench.narrator, record) as on_trial:
+        with told(bench.run, bench.narrator, record, aims) as on_trial:
             trials = run_search(
                 strategy=strategy,
                 record=record,
@@ -202,6 +209,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
                 ),
                 on_trial=on_trial,
                 seed=bench.settings.seed,
+                ask=settings.ask,
             )
     finally:
         verdict = (
@@ -219,7 +227,15 @@ def strategy_of(bench: Workbench, space: SearchSpace) -> OptunaStrategy | Contro
     name = bench.settings.search.strategy
     if name == "controller":
         return make_controller(bench, space)
-    return OptunaStrategy(space, make_sampler(name), bench.settings.seed)
+    return OptunaStrategy(
+        space, make_sampler(name), bench.settings.seed, objectives=aims_of(bench).of_strategy
+    )
+
+
+def aims_of(bench: Workbench) -> Aims:
+    """Tells what the settings want better."""
+    teacher = bench.counts(bench.teacher_architecture)
+    return Aims(names=bench.settings.search.objectives, teacher_size_mb=size_mb(teacher.total))
 
 
 def final_seconds(bench: Workbench, candidate_s: float) -> float:

@@ -267,7 +267,7 @@ class Workbench:
 def resolve_workload(
     settings: DeviceSettings, lengths: np.ndarray[Any, Any], kind: str
 ) -> Workload:
-    """Fills what the settings leave open: the task's length, all physical cores."""
+    """Fills what the settings leave open: the task's length, all cores of processor or chip."""
     length = settings.length or percentile_length(lengths, q=0.95, multiple=16)
     threads = settings.threads or torch.get_num_threads()
     if settings.chip is not None:

@@ -14,8 +14,9 @@ Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 PAPER, INK, MUTED, GRID = "#ffffff", "#1f2933", "#66727f", "#e6eaee"
 TRIED, FRONT, STUDENT, TEACHER = "#9aa5b1", "#2364aa", "#d1495b", "#1f2933"
+REFERENCE = "#1d7a46"
 COMPETITOR, CONTROL, LIMIT, FAILED = "#7446a8", "#2364aa", "#b7791f", "#a61b1b"
-SPACES = (("#2364aa", "circle"), ("#7446a8", "square"), ("#1d7a46", "diamond"))
+SPACES = (("#2364aa", "circle"), ("#7446a8", "square"), (REFERENCE, "diamond"))
 """Colours and symbols of spaces, smallest first."""
 EARLY_TO_LATE = ((0.0, "#6fb1e8"), (0.5, "#8f6bc9"), (1.0, "#d1495b"))  # seen on both backgrounds
 SMALL_TO_LARGE = ("#2f86d6", "#8f6bc9", "#d1495b")
@@ -30,7 +31,7 @@ DARK: Mapping[str, str] = {
     FRONT: "#6ea8e0",
     STUDENT: "#e8697b",
     COMPETITOR: "#b48ce0",
-    SPACES[2][0]: "#5fc98d",
+    REFERENCE: "#5fc98d",
     LIMIT: "#d9a441",
     FAILED: "#f08080",
 }

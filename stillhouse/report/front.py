@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import chain
 
-from stillhouse.report import drawing
+from stillhouse.report import drawing, wording
 from stillhouse.report.drawing import (
     COMPETITOR,
     FAILED,
@@ -21,6 +21,7 @@ from stillhouse.report.drawing import (
     LIMIT,
     MUTED,
     PAPER,
+    REFERENCE,
     STUDENT,
     TEACHER,
     TRIED,
@@ -31,9 +32,13 @@ from stillhouse.report.drawing import (
     points,
 )
 from stillhouse.report.figures import Figures
-from stillhouse.report.gather import Competitor, Contents, Student, TrialRow
+from stillhouse.report.gather import Competitor, Contents, Student
+from stillhouse.report.objectives import TWO, Names, value
+from stillhouse.report.references import Reference
+from stillhouse.report.trials import TrialRow, best_trials, trained
 
 UNTRAINED = {
+    "stopped": ("stopped early", "triangle-down", TRIED),
     "infeasible": ("over a limit", "x", LIMIT),
     "failed": ("failed", "x", FAILED),
     "running": ("unfinished", "circle-open", MUTED),
@@ -41,36 +46,13 @@ UNTRAINED = {
 LOG_FROM_RATIO = 12  # a linear axis squeezes the fast students once the range is wider than this
 
 
-def trained(trials: Iterable[TrialRow]) -> list[TrialRow]:
-    """Complete trials with both figures, without repeats."""
-    return [
-        trial
-        for trial in trials
-        if trial.state == "complete"
-        and trial.repeat_of is None
-        and trial.quality is not None
-        and trial.latency_ms is not None
-    ]
-
-
-def best_trials(trials: Iterable[TrialRow]) -> list[TrialRow]:
-    """Trials that no other beats in both quality and latency, fastest first."""
-    front: list[TrialRow] = []
-    best_quality = float("-inf")
-    for trial in sorted(trained(trials), key=lambda t: (t.latency_ms or 0.0, -(t.quality or 0.0))):
-        if trial.quality is not None and trial.quality > best_quality:
-            front.append(trial)
-            best_quality = trial.quality
-    return front
-
-
 def draw_front(contents: Contents) -> dict[str, Json] | None:
     """The figure (`data`, `layout`), or None while there is nothing with a latency to draw."""
     searched = bool(trained(contents.trials))
     apart = searched and contents.judged_by_hidden  # finished models have another scale then
     finished = () if apart else _finished_traces(contents, searched=searched)
-    upper = [*_trial_traces(contents.trials), *finished]
-    lower = _untrained_traces(contents.trials)
+    upper = [*_trial_traces(contents), *finished, *_reference_trace(contents)]
+    lower = _untrained_traces(contents)
     if not upper and not lower:
         return None
     examples = "search-validation" if searched else contents.report_set
@@ -88,7 +70,7 @@ def draw_finished(contents: Contents) -> dict[str, Json] | None:
     traces = list(_finished_traces(contents, searched=False))
     if not traces:
         return None
-    quality = f"{escape(contents.metric)}, dev"
+    quality = f"{escape(contents.metric)}, {contents.report_set}"
     return {"data": traces, "layout": _layout(contents, traces, quality, strip=False)}
 
 
@@ -100,38 +82,66 @@ def _finished_traces(contents: Contents, *, searched: bool) -> Iterable[dict[str
     )
 
 
-def _trial_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
-    rows, front = trained(trials), best_trials(trials)
-    if not rows:
-        return []
+def _trial_traces(contents: Contents) -> list[dict[str, Json]]:
+    """All trials, those of the front apart; a line joins these where the plot shows why."""
+    names, further = contents.compared_by, contents.further
+    rows, front = trained(contents.trials), best_trials(contents.trials, names)
     others = [row for row in rows if row not in front]
-    dots = _points("trials", others, {"color": TRIED, "size": 9, "opacity": 0.75})
-    line = _points("best trials (front)", front, {"color": FRONT, "size": 11})
-    line.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
-    return [dots, line] if others else [line]
+    dots = _points("trials", others, further, {"color": TRIED, "size": 9, "opacity": 0.75})
+    best = _points("best trials (front)", front, further, {"color": FRONT, "size": 11})
+    if names == TWO:
+        best.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
+    else:
+        best["name"] = f"front in {wording.objectives(names)}"
+    return [trace for trace in (dots, best) if trace["x"]]
 
 
-def _points(name: str, rows: Sequence[TrialRow], marker: Mapping[str, Json]) -> dict[str, Json]:
+def _points(
+    name: str, rows: Sequence[TrialRow], further: Names, marker: Mapping[str, Json]
+) -> dict[str, Json]:
     return points(
         name,
         x=[row.latency_ms for row in rows],
         y=[row.quality for row in rows],
-        hover=[_trial_hover(row) for row in rows],
+        hover=[_trial_hover(row, further) for row in rows],
         marker=marker,
     )
 
 
-def _untrained_traces(trials: Sequence[TrialRow]) -> list[dict[str, Json]]:
+def _reference_trace(contents: Contents) -> list[dict[str, Json]]:
+    """Hand-crafted architectures that were judged as the trials were, each with its name."""
+    shown = [one for one in contents.references.points if one.is_drawn]
+    if not shown:
+        return []
+    trace = points(
+        "hand-crafted, judged as the trials",
+        x=[one.latency_ms for one in shown],
+        y=[one.quality for one in shown],
+        hover=[_reference_hover(one, contents.further) for one in shown],
+        marker={"color": REFERENCE, "size": 13, "symbol": "triangle-up"},
+    )
+    trace.update(
+        mode="markers+text",
+        text=[escape(one.name) for one in shown],
+        textposition="top center",
+        textfont={"color": REFERENCE, "size": 12},
+        cliponaxis=False,
+    )
+    return [trace]
+
+
+def _untrained_traces(contents: Contents) -> list[dict[str, Json]]:
     """Trials that have a latency and no quality, in a strip below the front."""
     traces = []
     for state, (name, symbol, color) in UNTRAINED.items():
         rows = [
             trial
-            for trial in trials
+            for trial in contents.trials
             if trial.state == state and trial.repeat_of is None and trial.latency_ms is not None
         ]
         if rows:
-            trace = _points(name, rows, {"color": color, "size": 8, "symbol": symbol})
+            marker: Mapping[str, Json] = {"color": color, "size": 8, "symbol": symbol}
+            trace = _points(name, rows, contents.further, marker)
             traces.append({**trace, "y": [name] * len(rows), "yaxis": "y2"})
     return traces
 
@@ -232,17 +242,37 @@ def _quality(figures: Figures, *, searched: bool) -> float | None:
     return figures.quality_search if searched else figures.quality
 
 
-def _trial_hover(row: TrialRow) -> str:
+def _trial_hover(row: TrialRow, further: Names) -> str:
     lines = [f"<b>trial {row.number}</b> {escape(row.state)}", escape(row.architecture)]
-    if row.quality is not None:
-        lines.append(f"quality {row.quality:.4f} (search-validation)")
-    if row.latency_ms is not None:
-        lines.append(f"{row.latency_ms:.3g} ms")
-    if row.parameters is not None:
-        lines.append(f"{row.parameters:,.0f} parameters")
+    lines += _judged_lines(row, further)
     if row.reason:
         lines.append(escape(row.reason[:120]))
     return "<br>".join(lines)
+
+
+def _reference_hover(one: Reference, further: Names) -> str:
+    lines = [f"<b>{escape(one.name)}</b> hand-crafted", escape(one.architecture)]
+    lines += _judged_lines(one, further)
+    if one.speedup is not None:
+        lines.append(f"{wording.times(one.speedup)} as fast as the teacher")
+    return "<br>".join(lines)
+
+
+def _judged_lines(one: TrialRow | Reference, further: Names) -> list[str]:
+    """What is known of a trial or of a reference, and the objectives that no axis shows."""
+    lines = []
+    if one.quality is not None:
+        lines.append(f"quality {one.quality:.4f} (search-validation)")
+    if one.latency_ms is not None:
+        lines.append(f"{one.latency_ms:.3g} ms")
+    if one.parameters is not None:
+        lines.append(f"{one.parameters:,.0f} parameters")
+    lines += [
+        f"{wording.objective(name)} {wording.objective_value(name, known)}"
+        for name in further
+        if (known := value(one, name)) is not None
+    ]
+    return lines
 
 
 def _student_hover(student: Student) -> str:

@@ -14,7 +14,7 @@ from stillhouse.report.controller import ControllerRecord, read_controller
 from stillhouse.report.family import Family, Search, read_family
 from stillhouse.report.fields import (
     Fields,
-    architecture_label,
+    finite,
     integer,
     mapping,
     mappings,
@@ -22,47 +22,20 @@ from stillhouse.report.fields import (
     numbers,
     plain,
     read_json,
-    read_table,
     sequence,
     text,
     truth,
 )
 from stillhouse.report.figures import MASKED_WORDS, Figures, read_figures, report_set_of
+from stillhouse.report.objectives import QUALITY, TWO, Names, compared_by
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
+from stillhouse.report.references import References, read_references
+from stillhouse.report.trials import TrialRow, read_trials
 
-ARCHITECTURE_COLUMNS = (
-    "family",
-    "layers",
-    "hidden_size",
-    "heads",
-    "head_size",  # only of free heads
-    "ffn_size",
-    "activation",
-    "bottleneck_size",  # this and what follows only of MobileBERTs
-    "ffn_count",
-    "embedding_size",
-    "attention",
-)
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
 COMPETITORS_FILE = "competitors.json"
 CHAINS = ("recipe", "nas-bert")  # among the settings
 SHARED_KEYS = ("metric", "device", "workload", "workload_label", "latency_how")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRow:
-    """One line of trials.csv; `quality` is on the search-validation set."""
-
-    number: int
-    state: str
-    architecture: str
-    quality: float | None
-    reward: float | None
-    latency_ms: float | None
-    parameters: float | None
-    cost_s: float | None
-    repeat_of: int | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +72,9 @@ class Competitor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervolume:
-    """Share of the box from quality 0 at `slowest_ms` to quality 1 at 0 ms that trials dominate."""
+    """Share that trials dominate of the box from quality 0 at `costs` to quality 1 at none."""
 
-    slowest_ms: float
+    costs: Mapping[str, float]
     value: float
 
 
@@ -119,10 +92,12 @@ class Contents:
     space_size: int | None
     grid_size: int | None
     limits: Mapping[str, float]
+    objectives: Names
     hypervolume: Hypervolume | None
     phases_s: Mapping[str, float]
     teacher: Figures
     trials: tuple[TrialRow, ...]
+    references: References
     students: tuple[Student, ...]
     competitors: tuple[Competitor, ...]
     controller: ControllerRecord | None
@@ -166,6 +141,16 @@ class Contents:
         return "1 less hidden-state loss" if self.judged_by_hidden else self.metric
 
     @property
+    def compared_by(self) -> Names:
+        """The objectives of the front."""
+        return compared_by(self.objectives)
+
+    @property
+    def further(self) -> Names:
+        """Those of them that a plot of quality and latency does not show."""
+        return tuple(name for name in self.compared_by if name not in TWO)
+
+    @property
     def latency_limit_ms(self) -> float | None:
         """The hard limit on latency, in itself or as a speed-up over the teacher."""
         asked = [self.limits["latency_ms"]] if "latency_ms" in self.limits else []
@@ -205,10 +190,12 @@ def gather(run: Path) -> Contents:
         space_size=integer(summary, "space_size"),
         grid_size=integer(summary, "grid_size"),
         limits=numbers(summary, "limits"),
+        objectives=tuple(map(plain, sequence(summary, "objectives"))) or TWO,
         hypervolume=_read_hypervolume(mapping(summary, "hypervolume")),
         phases_s=numbers(summary, "phases_s"),
         teacher=teacher,
-        trials=tuple(_read_trials(run / "trials.csv", notes)),
+        trials=tuple(read_trials(run / "trials.csv", notes)),
+        references=read_references(run, notes),
         students=tuple(_read_students(run / "students", notes)),
         competitors=tuple(_read_competitors(run, teacher, notes)),
         controller=read_controller(run, notes),
@@ -222,11 +209,9 @@ def gather(run: Path) -> Contents:
 
 
 def _read_hypervolume(fields: Fields) -> Hypervolume | None:
-    slowest_ms = number(mapping(fields, "reference"), "latency_ms")
-    by_trial = [value for value in sequence(fields, "by_trial") if isinstance(value, int | float)]
-    if slowest_ms is None or not by_trial:
-        return None
-    return Hypervolume(slowest_ms=slowest_ms, value=float(by_trial[-1]))
+    costs = {key: one for key, one in numbers(fields, "reference").items() if key != QUALITY}
+    by_trial = [value for value in map(finite, sequence(fields, "by_trial")) if value is not None]
+    return Hypervolume(costs=costs, value=by_trial[-1]) if costs and by_trial else None
 
 
 def _read_teacher(run: Path, notes: list[str]) -> Figures:
@@ -298,28 +283,6 @@ def _initialisation(described: object) -> str:
     layers = described.get("layers")
     whose = "its" if described["kind"] == "supernet" else "teacher"
     return f"{described['kind']}" + (f" of {whose} layers {plain(layers)}" if layers else "")
-
-
-def _read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
-    for line, row in enumerate(read_table(path, path.name, notes), start=2):
-        trial_number = integer(row, "number")
-        if trial_number is None:
-            notes.append(f"{path.name} line {line} has no trial number; it is left out")
-            continue
-        yield TrialRow(
-            number=trial_number,
-            state=(row.get("state") or "").lower(),
-            architecture=architecture_label(
-                {key: row[key] for key in ARCHITECTURE_COLUMNS if row.get(key)}
-            ),
-            quality=number(row, "quality"),
-            reward=number(row, "reward"),
-            latency_ms=number(row, "latency_ms"),
-            parameters=number(row, "parameters"),
-            cost_s=number(row, "cost_s"),
-            repeat_of=integer(row, "repeat_of"),
-            reason=text(row, "reason"),
-        )
 
 
 def _read_settings(

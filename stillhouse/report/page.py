@@ -17,10 +17,18 @@ from stillhouse.files import write_text_atomically
 from stillhouse.report import wording
 from stillhouse.report.block_plots import draw_blocks, draw_shrinking
 from stillhouse.report.drawing import DARK, Json
-from stillhouse.report.front import draw_finished, draw_front, trained
-from stillhouse.report.gather import Contents, TrialRow, gather
+from stillhouse.report.front import draw_finished, draw_front
+from stillhouse.report.front_table import (
+    against_references,
+    front_lines,
+    front_marks,
+    hypervolume,
+)
+from stillhouse.report.gather import Contents, gather
+from stillhouse.report.objectives import TWO
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 from stillhouse.report.subnets import draw_subnets
+from stillhouse.report.trials import TrialRow, trained
 
 PAGE_NAME = "report.html"
 TEMPLATE_NAME = "page.html.jinja"
@@ -102,7 +110,14 @@ def render(contents: Contents) -> str:
         measured_how=wording.measured_how(contents),
         plots=_plots(contents),
         dark=DARK,
+        front_lines=front_lines(contents),
+        against_references=against_references(contents),
+        front_marks=front_marks(contents),
+        hypervolume=hypervolume(contents),
+        objectives="" if contents.objectives == TWO else wording.objectives(contents.objectives),
         compared_on_search=bool(trained(contents.trials)),
+        has_long_texts=contents.has_task
+        and any(one.speedup_128 is not None for one in contents.students),
         has_rewards=any(trial.reward is not None for trial in contents.trials),
         phases=list(_phases(contents)),
         counts=_counts(contents.trials),
@@ -148,13 +163,13 @@ def _counts(trials: Sequence[TrialRow]) -> dict[str, int]:
 
 
 def _failures(trials: Sequence[TrialRow]) -> Iterator[Failure]:
-    """Failed and infeasible trials by reason, failures first, the commonest first.
+    """Failed, infeasible and stopped trials by reason, failures first, the commonest first.
 
     Reasons that differ only in their numbers (how far over a limit, at which step) are one.
     """
     grouped: dict[tuple[str, str], list[TrialRow]] = {}
     for trial in trials:
-        if trial.state in ("failed", "infeasible") and trial.repeat_of is None:
+        if trial.state in ("failed", "infeasible", "stopped") and trial.repeat_of is None:
             pattern = re.sub(r"\d+(\.\d+)?", "0", trial.reason)
             grouped.setdefault((trial.state, pattern), []).append(trial)
     for (state, _), rows in sorted(grouped.items(), key=lambda g: (g[0][0], -len(g[1]))):

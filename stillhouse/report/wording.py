@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -11,12 +12,14 @@ from stillhouse.report.controller import ControllerRecord, Episode
 from stillhouse.report.family import Family, Search
 from stillhouse.report.figures import Figures
 from stillhouse.report.gather import Contents, Student
+from stillhouse.report.objectives import LATENCY, QUALITY
 from stillhouse.report.proxy_final import ProxyCheck
+from stillhouse.report.references import Reference
 
 MISSING = "–"
 THOUSAND, MILLION, BILLION = 1e3, 1e6, 1e9
 MINUTE_S, HOUR_S = 60, 3600  # an hour has as many minutes as a minute has seconds
-TEN, HUNDRED = 10, 100
+TENTH, TEN, HUNDRED = 0.1, 10, 100
 SMALLEST_POINT = 0.05  # of 100, what is still shown with one decimal
 UNITS = {"ms": "ms", "mb": "MB", "s": "s"}
 
@@ -52,6 +55,8 @@ def milliseconds(value: float | None) -> str:
         return MISSING
     rounded = _three_digits(value)
     decimals = 0 if rounded >= HUNDRED else 1 if rounded >= TEN else 2
+    if 0 < rounded < TENTH:
+        decimals = 2 - math.floor(math.log10(rounded))
     return f"{rounded:.{decimals}f} ms"
 
 
@@ -83,7 +88,9 @@ def _three_digits(value: float) -> float:
 
 def megabytes(value: float | None) -> str:
     """The size of a checkpoint on disk."""
-    return MISSING if value is None else f"{value:.1f} MB"
+    if value is None:
+        return MISSING
+    return f"{value:.1f} MB" if value >= 1 else f"{value:.2g} MB"
 
 
 def duration(seconds: float | None) -> str:
@@ -140,11 +147,47 @@ def quality_interval(figures: Figures) -> str:
     return ", ".join(parts)
 
 
-def latency_interval(figures: Figures) -> str:
-    """The 95 % interval of the median latency, as far as known."""
-    if figures.latency_low_ms is None or figures.latency_high_ms is None:
+def latency_interval(figures: Figures | Reference) -> str:
+    """The 95 % interval of the median latency, as far as known; one that was not timed has none."""
+    low_ms, high_ms = figures.latency_low_ms, figures.latency_high_ms
+    if low_ms is None or high_ms is None or low_ms == high_ms:
         return ""
-    return f"{milliseconds(figures.latency_low_ms)} to {milliseconds(figures.latency_high_ms)}"
+    return f"{milliseconds(low_ms)} to {milliseconds(high_ms)}"
+
+
+OBJECTIVE_NAMES = {QUALITY: "quality", LATENCY: "latency", "size_mb": "size"}
+
+
+def objective(name: str) -> str:
+    """An objective in words."""
+    return "FLOPs" if name == "flops_fraction" else OBJECTIVE_NAMES.get(name, name)
+
+
+def objective_head(name: str) -> str:
+    """The head of a column of its values."""
+    return "FLOPs, of the teacher’s" if name == "flops_fraction" else objective(name).capitalize()
+
+
+def objective_value(name: str, value: float | None) -> str:
+    """The value of an objective with its unit."""
+    told = {
+        QUALITY: quality,
+        LATENCY: milliseconds,
+        "size_mb": megabytes,
+        "flops_fraction": percent,
+    }
+    return told[name](value) if name in told else two_decimals(value)
+
+
+def objectives(names: Sequence[str]) -> str:
+    """Objectives in words: quality, latency and size."""
+    return listed([objective(name) for name in names])
+
+
+def listed(words: Sequence[str]) -> str:
+    """One or more things in a row: a, b and c."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def measured_how(contents: Contents) -> str:
@@ -284,6 +327,31 @@ def _chain_costs(selected: Selected) -> str:
     if selected.speedup is not None:
         parts.append(f"{times(selected.speedup)} as fast as the teacher")
     return ": " + ", ".join(parts) if parts else ""
+
+
+CHAIN_LATENCIES = {
+    "measured": (
+        "Predicted latency is the sum of the operations’, and only proposes: a measured model must "
+        "be within its limit itself. Each was timed in turn with the teacher, whose latency here "
+        "is the median over the timings of operations: where a machine’s speed drifts, compare "
+        "speed-ups, not milliseconds."
+    ),
+    "analytic": (
+        "Predicted latency is the sum of the operations’, and only proposes: a model must be "
+        "within its limit as a whole. Nothing was timed: whole models, operations and the teacher "
+        "are all told from the chip’s data sheet, without spread."
+    ),
+    "sum of operations": (
+        "Latency is the predicted one, the sum of the operations’: the device’s table knows these "
+        "and the teacher, and no model as a whole."
+    ),
+}
+
+
+def chain_latencies(selected: Sequence[Selected]) -> str:
+    """How the latencies of selected chains are known: all on the run's one device."""
+    known = (CHAIN_LATENCIES.get(one.figures.latency_how) for one in selected)
+    return next(filter(None, known), "")
 
 
 def _chain_worth(chains: Chains, selected: Selected) -> str:

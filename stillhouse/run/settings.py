@@ -27,6 +27,7 @@ from stillhouse.run.chain_settings import (
 )
 from stillhouse.run.recipes import RecipeName, with_recipe
 from stillhouse.run.transfer_settings import TransferSettings
+from stillhouse.search.objectives import ObjectiveName, check_objectives
 
 StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
 STRICT = ConfigDict(extra="forbid")
@@ -34,6 +35,7 @@ PROVENANCE_KEY = "provenance"
 """Section of a written settings file that tells what the run stood on; ignored when read."""
 
 DEFAULT_CANDIDATES = 30
+TWO_OBJECTIVES: tuple[ObjectiveName, ...] = ("quality", "latency_ms")
 CONTROLLER_CANDIDATES = {"default": 60, "published": 300}
 """Candidates of a search by the controller: its episodes are planned, so time alone is no end."""
 
@@ -162,7 +164,8 @@ class DeviceSettings:
         chip: Name of a data sheet, such as `tpu-v4i`, for `analytic`.
         batch: Examples in one request.
         length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
-        threads: Processor threads; `None` means all physical cores.
+        threads: Processor threads; `None` means all physical cores, or all of a chip's. A chip that
+            is no processor takes none.
         precision: Arithmetic that latency is told for; where none is given, the chip's own, and
             float32 on other devices.
     """
@@ -205,13 +208,20 @@ class DeviceSettings:
         object.__setattr__(self, "precision", self.precision or own)
 
     def _check_threads(self) -> None:
-        chip = None if self.chip is None else find_chip(self.chip)
-        if chip is not None and chip.is_processor:
-            _check(
-                holds=self.threads is None or self.threads <= chip.units,
-                rule=f"device.threads must be at most the {chip.units} cores of {chip.label}",
-                value=self.threads,
-            )
+        if self.chip is None or self.threads is None:
+            return
+        chip = find_chip(self.chip)
+        _check(
+            holds=chip.is_processor,
+            rule=f"device.threads must be left out for {chip.label}: it is no processor, and what "
+            "computes on it is in its data sheet",
+            value=self.threads,
+        )
+        _check(
+            holds=self.threads <= chip.units,
+            rule=f"device.threads must be at most the {chip.units} cores of {chip.label}",
+            value=self.threads,
+        )
 
     def _precisions(self) -> tuple[tuple[ToldPrecision, ...], ToldPrecision]:
         """Returns the precisions that the device has, and its own."""
@@ -236,6 +246,8 @@ class SearchSettings:
         epochs: Passes over them; more where the training set has fewer examples, so that as many
             are seen, but no more than in the final training.
         candidate_seconds: A candidate that trains longer becomes a failed trial.
+        ask: Candidates that a sampler proposes at a time, before it learns what became of any; they
+            are trained one after the other. The controller plans its episodes itself and takes 1.
         controller: Constants of the controller: `default` learns within 60 candidates,
             `published` are those of the paper, for 15 episodes of 20.
         quality: What candidates are judged by: the score on the task, or `hidden`, 1 less the loss
@@ -244,6 +256,9 @@ class SearchSettings:
             with the published constants, −0.02 with the default ones.
         beta: Share of the teacher's latency at which the reward is the quality itself, where no
             limit on latency says it.
+        objectives: What a sampler weighs against each other: `quality` with at least one of
+            `latency_ms`, `size_mb` and `flops_fraction`; or `reward` alone, quality and latency in
+            one number, as the controller has it always.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -253,10 +268,12 @@ class SearchSettings:
     proxy_examples: int = 8192
     epochs: float = 1.0
     candidate_seconds: float | None = None
+    ask: int = 1
     controller: Literal["default", "published"] = "default"
     quality: Literal["task", "hidden"] = "task"
     alpha: float | None = None
     beta: float = 0.6  # KD-NAS, as its re-implementations quote it
+    objectives: tuple[ObjectiveName, ...] = TWO_OBJECTIVES
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
@@ -265,7 +282,19 @@ class SearchSettings:
             rule="search.alpha must be 0 or below",
             value=self.alpha,
         )
-        for name in ("proxy_examples", "epochs", "beta"):
+        check_objectives(self.objectives)
+        _check(
+            holds=self.strategy != "controller" or self.objectives == TWO_OBJECTIVES,
+            rule="search.objectives is of Optuna's samplers (search.strategy gp, tpe, nsga2 or "
+            "random); the controller learns its reward alone. Leave it out",
+            value=",".join(self.objectives),
+        )
+        _check(
+            holds=self.strategy != "controller" or self.ask == 1,
+            rule="search.ask must stay 1 with the controller, which plans its episodes itself",
+            value=self.ask,
+        )
+        for name in ("proxy_examples", "epochs", "ask", "beta"):
             value = getattr(self, name)
             _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
         for name in ("candidates", "seconds", "candidate_seconds"):
@@ -519,7 +548,8 @@ class RunSettings:
     student: str | None = None
     """`distill` only: the one student, instead of a search."""
     compare: tuple[str, ...] = ()
-    """Shapes and checkpoints that are distilled like the winners, to be compared with them."""
+    """Shapes and checkpoints that are distilled like the winners, to be compared with them;
+    `autodistill` takes shapes, and `MobileBERT` and `MobileBERT-tiny` by name."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 from stillhouse.errors import TrainingError
 from stillhouse.search.record import Record
 from stillhouse.search.strategy import Strategy
-from stillhouse.search.trial import CandidateFailed, JsonValue, Trial, TrialState
+from stillhouse.search.trial import (
+    CandidateFailed,
+    CandidateStopped,
+    JsonValue,
+    Trial,
+    TrialState,
+)
 from stillhouse.space.architecture import Architecture
 
 _REPEATS_BEFORE_DRAW = 20
@@ -61,6 +67,7 @@ def run_search(  # noqa: PLR0913 - the one place where all parts of a search mee
     may_start: Callable[[Sequence[Trial]], bool],
     on_trial: Callable[[Trial], None],
     seed: int,
+    ask: int = 1,
 ) -> list[Trial]:
     """Search until enough candidates are trained, or there is no point in going on.
 
@@ -69,16 +76,24 @@ def run_search(  # noqa: PLR0913 - the one place where all parts of a search mee
     a repeat with the first outcome. After many repeats in a row one untried architecture is drawn
     instead of asking. `KeyboardInterrupt` passes through and leaves a running trial.
 
+    Of a batch that was proposed together, each trial is started when its turn comes, so a search
+    that may not go on leaves none behind that nobody judges. Where batches begin follows from the
+    finished trials, and a strategy proposes the same whenever it is told the same: resumed in the
+    middle of a batch, the search asks for that batch again, as if told nothing that finished since,
+    and goes on with the rest of it.
+
     Args:
         strategy: Proposes; is told every finished trial of the record first.
         record: Where trials are written, and read from on resuming.
         screen: Tells latency and limits of an architecture without training it.
         judge: Trains a candidate under its number; raises `CandidateFailed` or `TrainingError` to
-            have it recorded as failed.
-        candidates: How many to train, failed ones included; None for no such end.
+            have it recorded as failed, `CandidateStopped` as not worth the whole budget.
+        candidates: How many to train, failed and stopped ones included; None for no such end.
         may_start: Told the finished trials, says whether one more may start (time, energy).
         on_trial: Called with every trial that finishes here.
         seed: Of the draws from the untried architectures.
+        ask: Candidates that the strategy proposes at a time, at least 1; fewer where fewer are
+            wanted or untried.
 
     Returns:
         All finished trials of the record, by number.
@@ -89,20 +104,43 @@ def run_search(  # noqa: PLR0913 - the one place where all parts of a search mee
         screen=screen,
         judge=judge,
         on_trial=on_trial,
+        seed=seed,
+        batches=_Batches(most=ask, candidates=candidates, space_size=record.space.size()),
         finished=_finished_trials(record),
     )
-    strategy.tell(search.finished)
-    for trial in record.running():
-        search.settle(trial)
+    search.resume()
     while (
         not _is_over(search.finished, candidates)
         and len(_first_trials(search.finished)) < record.space.size()
         and may_start(search.finished)
     ):
-        architecture = search.choose(seed)
-        number = record.start(architecture)
-        search.settle(Trial(number=number, architecture=architecture, state=TrialState.RUNNING))
+        search.settle(search.start())
     return search.finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batches:
+    """How the trials of a search fall into batches of proposals, by those before them alone."""
+
+    most: int
+    candidates: int | None
+    space_size: int
+
+    def size_after(self, finished: Sequence[Trial]) -> int:
+        """Return the size of the batch that is proposed when these trials are known."""
+        if _only_repeats(finished):
+            return 1  # the draw that then takes the place of a proposal
+        sizes = [self.most, self.space_size - len(_first_trials(finished))]
+        if self.candidates is not None:
+            sizes.append(self.candidates - _count_trained(finished))
+        return max(1, min(sizes))
+
+    def last_start(self, finished: Sequence[Trial]) -> int:
+        """Return how many of the trials were known when the first unfinished batch is proposed."""
+        start = 0
+        while start + (size := self.size_after(finished[:start])) <= len(finished):
+            start += size
+        return start
 
 
 @final
@@ -115,7 +153,32 @@ class _Search:
     screen: Screen
     judge: Judge
     on_trial: Callable[[Trial], None]
+    seed: int
+    batches: _Batches
     finished: list[Trial]
+    proposed: list[Architecture] = field(default_factory=list)
+    """The rest of a batch, not yet started."""
+
+    def resume(self) -> None:
+        """Tell the strategy what is recorded, take up a begun batch, and end running trials."""
+        start = self.batches.last_start(self.finished)
+        known, later = self.finished[:start], self.finished[start:]
+        running = self.record.running()
+        begun = len(later) + len(running)
+        self.strategy.tell(known)
+        if 0 < begun < self.batches.size_after(known):
+            self.proposed = self._propose(known)[begun:]
+        self.strategy.tell(later)
+        for trial in running:
+            self.settle(trial)
+
+    def start(self) -> Trial:
+        """Start the next of the proposals, after asking for some if none is left."""
+        if not self.proposed:
+            self.proposed = self._propose(self.finished)
+        architecture = self.proposed.pop(0)
+        number = self.record.start(architecture)
+        return Trial(number=number, architecture=architecture, state=TrialState.RUNNING)
 
     def settle(self, trial: Trial) -> None:
         """Bring a running trial to its end, record it and let the strategy learn from it."""
@@ -128,15 +191,14 @@ class _Search:
         self.strategy.tell([recorded])
         self.on_trial(recorded)
 
-    def choose(self, seed: int) -> Architecture:
-        """Ask for a proposal, or draw an untried one if the strategy only repeats itself."""
-        repeats = _count_last(trial.repeat_of is not None for trial in self.finished)
-        if repeats < _REPEATS_BEFORE_DRAW:
-            return self.strategy.ask(1)[0]
-        tried = _first_trials(self.finished)
+    def _propose(self, finished: Sequence[Trial]) -> list[Architecture]:
+        """Ask for a batch, or draw an untried one if the strategy only repeats itself."""
+        if not _only_repeats(finished):
+            return self.strategy.ask(self.batches.size_after(finished))
+        tried = _first_trials(finished)
         untried = [item for item in self.record.space.enumerate() if item not in tried]
-        generator = np.random.default_rng([seed, len(self.finished)])
-        return untried[generator.integers(len(untried))]
+        generator = np.random.default_rng([self.seed, len(finished)])
+        return [untried[generator.integers(len(untried))]]
 
     def _try(self, trial: Trial) -> Trial:
         start_s = time.perf_counter()
@@ -152,7 +214,15 @@ class _Search:
             return replace(
                 screened, state=TrialState.INFEASIBLE, reason=_over_limits(screened.violations)
             )
-        judgement = self.judge(trial.number, trial.architecture, screened)
+        try:
+            judgement = self.judge(trial.number, trial.architecture, screened)
+        except CandidateStopped as stop:
+            return replace(
+                screened,
+                state=TrialState.STOPPED,
+                reason=stop.reason,
+                attributes={**screened.attributes, **stop.attributes},
+            )
         if not math.isfinite(judgement.quality):
             raise CandidateFailed(f"its quality is {judgement.quality}, not a finite number")
         return replace(
@@ -179,7 +249,7 @@ class _Search:
 
 
 def _is_over(finished: Sequence[Trial], candidates: int | None) -> bool:
-    trained = sum(_is_trained(trial) for trial in finished)
+    trained = _count_trained(finished)
     idle = _count_last(not _is_trained(trial) for trial in finished)
     return idle >= _IDLE_PROPOSALS_BEFORE_STOP or (candidates is not None and trained >= candidates)
 
@@ -194,6 +264,15 @@ def _first_trials(finished: Iterable[Trial]) -> dict[Architecture, Trial]:
 
 def _repeat(trial: Trial, earlier: Trial) -> Trial:
     return replace(earlier, number=trial.number, repeat_of=earlier.number, cost_s=0.0)
+
+
+def _only_repeats(finished: Sequence[Trial]) -> bool:
+    repeats = _count_last(trial.repeat_of is not None for trial in finished)
+    return repeats >= _REPEATS_BEFORE_DRAW
+
+
+def _count_trained(finished: Sequence[Trial]) -> int:
+    return sum(_is_trained(trial) for trial in finished)
 
 
 def _is_trained(trial: Trial) -> bool:

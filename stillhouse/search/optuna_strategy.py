@@ -1,8 +1,8 @@
 """Any Optuna sampler as a strategy whose proposals depend on its seed and the trials alone."""
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -11,7 +11,8 @@ from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from stillhouse.search.parameters import DIRECTIONS, distributions, to_indices, to_parameters
+from stillhouse.search.objectives import TWO_OBJECTIVES, Objective
+from stillhouse.search.parameters import distributions, to_indices, to_parameters
 from stillhouse.search.quiet import quiet_optuna
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import Architecture
@@ -30,15 +31,22 @@ class OptunaStrategy:
     Args:
         space: Where to search.
         sampler: Makes a fresh sampler from a seed (`make_sampler`, or any of Optuna's or
-            OptunaHub's classes that handles two objectives).
+            OptunaHub's classes that handles as many objectives).
         seed: Of all proposals, at least 0.
+        objectives: What the sampler is told of each trial.
     """
 
     def __init__(
-        self, space: SearchSpace, sampler: Callable[[int], BaseSampler], seed: int
+        self,
+        space: SearchSpace,
+        sampler: Callable[[int], BaseSampler],
+        seed: int,
+        *,
+        objectives: Sequence[Objective] = TWO_OBJECTIVES,
     ) -> None:
         """Start knowing no trial."""
         self._space = space
+        self._objectives = objectives
         self._sampler = sampler
         self._seed = seed
         self._told: dict[int, Trial] = {}
@@ -63,11 +71,11 @@ class OptunaStrategy:
     def _rebuild_study(self) -> optuna.Study:
         study = optuna.create_study(
             storage=optuna.storages.InMemoryStorage(),
-            directions=DIRECTIONS,
+            directions=[one.direction for one in self._objectives],
             sampler=self._sampler(self._seed),
         )
-        trials = [self._told[number] for number in sorted(self._told)]
-        study.add_trials(_Replay.of(trials).frozen(self._space, study.sampler))
+        trials = [_as_judged(self._told[number]) for number in sorted(self._told)]
+        study.add_trials(_Replay.of(trials, self._objectives).frozen(self._space, study.sampler))
         return study
 
     def _propose(self, study: optuna.Study, position: int) -> Architecture:
@@ -93,19 +101,21 @@ class _Replay:
 
     trials: Sequence[Trial]
     limits: Sequence[str]
-    quality: float | None
-    latency_ms: float | None
+    objectives: Sequence[Objective]
+    medians: Mapping[str, float]
 
     @staticmethod
-    def of(trials: Sequence[Trial]) -> "_Replay":
+    def of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> "_Replay":
         complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-        qualities = [trial.quality for trial in complete if trial.quality is not None]
-        latencies_ms = [trial.latency_ms for trial in complete if trial.latency_ms is not None]
+        known = {
+            one.name: [value for trial in complete if (value := one.value_of(trial)) is not None]
+            for one in objectives
+        }
         return _Replay(
             trials=trials,
             limits=sorted({name for trial in trials for name in trial.violations}),
-            quality=statistics.median(qualities) if qualities else None,
-            latency_ms=statistics.median(latencies_ms) if latencies_ms else None,
+            objectives=objectives,
+            medians={name: statistics.median(values) for name, values in known.items() if values},
         )
 
     def frozen(self, space: SearchSpace, sampler: BaseSampler) -> list[FrozenTrial]:
@@ -126,8 +136,8 @@ class _Replay:
             complete += values is not None
         return replayed
 
-    def _values(self, trial: Trial) -> tuple[float, float] | None:
-        """Return quality and latency, with a stand-in for the quality nobody measured.
+    def _values(self, trial: Trial) -> list[float] | None:
+        """Return the objectives' values, with a stand-in for what nobody measured.
 
         An infeasible trial is told as a complete one of median quality with its constraint
         violated. Only so do all samplers learn the limit: the Gaussian process and NSGA-II ignore
@@ -136,16 +146,31 @@ class _Replay:
         """
         if trial.state is TrialState.FAILED:
             return None
-        quality = self.quality if trial.quality is None else trial.quality
-        latency_ms = self.latency_ms if trial.latency_ms is None else trial.latency_ms
-        return None if quality is None or latency_ms is None else (quality, latency_ms)
+        measured = {one.name: one.value_of(trial) for one in self.objectives}
+        values = [
+            self.medians.get(name) if value is None else value for name, value in measured.items()
+        ]
+        known = [value for value in values if value is not None]
+        return known if len(known) == len(values) else None
 
     def _constraints(self, trial: Trial) -> dict[str, float]:
         # The Gaussian process wants the same limits in the same order in every trial.
         return {name: trial.violations.get(name, 0.0) for name in self.limits}
 
 
-def _optuna_state(trial: Trial, values: tuple[float, float] | None) -> OptunaState:
+def _as_judged(trial: Trial) -> Trial:
+    """Return a stopped trial as a complete one with the score of the last rung that it reached.
+
+    Samplers read intermediate scores of pruned trials in studies of one objective only, and would
+    learn nothing from it. With the whole budget its score would be higher, but it is known to be a
+    poor one of its latency, so too low is the side to err on.
+    """
+    if trial.state is not TrialState.STOPPED:
+        return trial
+    return replace(trial, state=TrialState.COMPLETE, quality=trial.rung_qualities[-1])
+
+
+def _optuna_state(trial: Trial, values: Sequence[float] | None) -> OptunaState:
     if trial.state is TrialState.FAILED:
         return OptunaState.FAIL
     return OptunaState.PRUNED if values is None else OptunaState.COMPLETE

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.study import StudyDirection
 
 from stillhouse.space.architecture import Architecture
 from stillhouse.space.search_space import Dimension, SearchSpace
-
-OBJECTIVES = ("quality", "latency_ms")
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

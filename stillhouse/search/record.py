@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from stillhouse.errors import RunError
-from stillhouse.search.parameters import DIRECTIONS, OBJECTIVES, distributions, to_parameters
+from stillhouse.search.objectives import QUALITY, TWO_OBJECTIVES, Objective
+from stillhouse.search.parameters import distributions, to_parameters
 from stillhouse.search.quiet import quiet_optuna
 from stillhouse.search.trial import JsonValue, Trial, TrialState
 from stillhouse.space.architecture import Architecture, architecture_from_dict
@@ -21,7 +22,16 @@ from stillhouse.space.search_space import SearchSpace
 
 _LOCK_PATIENCE_S = 60  # SQLite's default of 5 s is short beside a dashboard on a slow disk
 
-_OWN_ATTRIBUTES = ("architecture", "latency_ms", "violations", "reason", "repeat_of", "cost_s")
+_STOPPED = "stopped"
+_OWN_ATTRIBUTES = (
+    "architecture",
+    "latency_ms",
+    "violations",
+    "reason",
+    "repeat_of",
+    "cost_s",
+    _STOPPED,
+)
 
 _STATES = {
     OptunaState.RUNNING: TrialState.RUNNING,
@@ -30,6 +40,7 @@ _STATES = {
     OptunaState.FAIL: TrialState.FAILED,
 }
 
+_ATTRIBUTE_COLUMNS = ("parameters", "size_mb", "flops_fraction", "reward")
 _TRIAL_COLUMNS = (
     "number",
     "state",
@@ -38,8 +49,7 @@ _TRIAL_COLUMNS = (
     "reason",
     "repeat_of",
     "cost_s",
-    "parameters",
-    "reward",
+    *_ATTRIBUTE_COLUMNS,
 )
 _HEAD_SIZE = "head_size"
 
@@ -48,31 +58,41 @@ _HEAD_SIZE = "head_size"
 class Record:
     """Every trial of a search, written at each step so that a killed process loses none.
 
-    It is a plain Optuna study with the objectives quality and latency_ms and one constraint per
-    limit, so Optuna's dashboard and tools read it. One process writes at a time.
+    It is a plain Optuna study with the objectives of the search and one constraint per limit, so
+    Optuna's dashboard and tools read it. One process writes at a time.
 
     Args:
         storage_url: Database, such as `sqlite:///runs/first/study.db`.
         space: The search space of the study.
         study_name: Name of the study in the database.
+        objectives: Of the study, quality first.
 
     Raises:
         RunError: The study exists and was made over another space.
     """
 
-    def __init__(self, storage_url: str, space: SearchSpace, study_name: str = "search") -> None:
+    def __init__(
+        self,
+        storage_url: str,
+        space: SearchSpace,
+        study_name: str = "search",
+        *,
+        objectives: Sequence[Objective] = TWO_OBJECTIVES,
+    ) -> None:
         """Open the study, or create it."""
+        assert objectives[0] == QUALITY  # trials are read back by that
         self.space = space
+        self._objectives = objectives
         with quiet_optuna():
             self._storage = _open_storage(storage_url)
             self._study = optuna.create_study(
                 storage=self._storage,
                 sampler=optuna.samplers.RandomSampler(),  # never asked
                 study_name=study_name,
-                directions=DIRECTIONS,
+                directions=[one.direction for one in objectives],
                 load_if_exists=True,
             )
-            self._study.set_metric_names(list(OBJECTIVES))
+            self._study.set_metric_names([one.name for one in objectives])
         self._claim_for_space()
 
     def start(self, architecture: Architecture) -> int:
@@ -146,13 +166,14 @@ class Record:
         self._write_constraints(trial)
         # The state comes last: a process killed before leaves a running trial, to be done again.
         if trial.state is TrialState.COMPLETE:
-            assert trial.quality is not None
-            assert trial.latency_ms is not None
-            values = [trial.quality, trial.latency_ms]
+            known = (one.value_of(trial) for one in self._objectives)
+            values = [value for value in known if value is not None]
+            # Whoever screens a candidate records what is searched for.
+            assert len(values) == len(self._objectives)
             self._study.tell(trial.number, values=values, state=OptunaState.COMPLETE)
         else:
-            infeasible = trial.state is TrialState.INFEASIBLE
-            state = OptunaState.PRUNED if infeasible else OptunaState.FAIL
+            failed = trial.state is TrialState.FAILED
+            state = OptunaState.FAIL if failed else OptunaState.PRUNED
             self._study.tell(trial.number, state=state)
 
     def trials(self) -> list[Trial]:
@@ -239,6 +260,8 @@ def _own_attributes(trial: Trial) -> dict[str, JsonValue]:
         "reason": trial.reason,
         "repeat_of": trial.repeat_of,
         "cost_s": trial.cost_s,
+        # Optuna has one state for this and for a trial over a limit.
+        _STOPPED: True if trial.state is TrialState.STOPPED else None,
     }
     # What the trial does not say does not undo what was noted before.
     return {name: value for name, value in own.items() if value not in (None, "", {})}
@@ -247,6 +270,8 @@ def _own_attributes(trial: Trial) -> dict[str, JsonValue]:
 def _thaw(frozen: FrozenTrial) -> Trial:
     known = frozen.user_attrs
     state = _STATES[frozen.state]
+    if state is TrialState.INFEASIBLE and known.get(_STOPPED):
+        state = TrialState.STOPPED
     return Trial(
         number=frozen.number,
         architecture=architecture_from_dict(known["architecture"]),
@@ -278,8 +303,7 @@ def _csv_row(trial: Trial) -> Mapping[str, object]:
         "reason": trial.reason,
         "repeat_of": trial.repeat_of,
         "cost_s": trial.cost_s,
-        "parameters": trial.attributes.get("parameters"),
-        "reward": trial.attributes.get("reward"),
+        **{name: trial.attributes.get(name) for name in _ATTRIBUTE_COLUMNS},
         **trial.architecture.to_dict(),
     }
 

@@ -27,6 +27,21 @@ class CandidateFailed(StillhouseError):  # noqa: N818 - says what happened, like
         self.reason = reason
 
 
+class CandidateStopped(StillhouseError):  # noqa: N818 - says what happened, like TrialState
+    """A short judgement of a candidate is too poor for a longer one; the search goes on.
+
+    Args:
+        reason: Why, for people.
+        attributes: Whatever is worth recording of it, `rung_qualities` at least.
+    """
+
+    def __init__(self, reason: str, attributes: Mapping[str, JsonValue]) -> None:
+        """Keep both by name, for the record."""
+        super().__init__(reason)
+        self.reason = reason
+        self.attributes = attributes
+
+
 class TrialState(StrEnum):
     """How far a candidate has come."""
 
@@ -38,6 +53,8 @@ class TrialState(StrEnum):
     """Over a hard limit, therefore never trained; its quality is unknown."""
     FAILED = "failed"
     """Could not be judged."""
+    STOPPED = "stopped"
+    """Trained with a part of the budget and no further; its quality with all of it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +67,7 @@ class Trial:
         state: How far it came.
         quality: Score on the search-validation set, higher is better.
         latency_ms: Latency on the device of the search.
-        reason: Why it is infeasible or failed, for people.
+        reason: Why it is infeasible, failed or stopped, for people.
         repeat_of: Number of the earlier trial of the same architecture that lent its outcome.
         cost_s: Wall-clock time spent on it, without what an interruption threw away.
         violations: By limit, the amount over it relative to the limit: 0.25 is 25 % over, 0 and
@@ -58,7 +75,8 @@ class Trial:
         attributes: Whatever else is worth recording.
 
     Raises:
-        ValueError: A complete trial lacks a finite quality or latency.
+        ValueError: A complete trial lacks a finite quality or latency, or a stopped one its
+            latency or the qualities of its rungs.
     """
 
     number: int
@@ -79,6 +97,9 @@ class Trial:
             value is not None and math.isfinite(value) for value in outcome
         ):
             raise ValueError(f"a complete trial needs finite quality and latency, got {outcome}")
+        known = (self.rung_qualities, self.latency_ms)
+        if self.state is TrialState.STOPPED and (() in known or None in known):
+            raise ValueError(f"a stopped trial needs rung_qualities and latency, got {known}")
 
     @property
     def is_finished(self) -> bool:
@@ -89,3 +110,13 @@ class Trial:
     def is_over_limit(self) -> bool:
         """Whether at least one limit is violated."""
         return any(amount > 0 for amount in self.violations.values())
+
+    @property
+    def rung_qualities(self) -> tuple[float, ...]:
+        """Its scores after each rung of successive halving, from the attribute of that name.
+
+        Empty where a search judges candidates at once.
+        """
+        scores = self.attributes.get("rung_qualities", ())
+        assert isinstance(scores, Sequence)
+        return tuple(score for score in scores if isinstance(score, int | float))

@@ -536,8 +536,9 @@ def test_a_teacher_that_knows_masked_words_keeps_its_head(
 
 
 @pytest.fixture
-def refused(search, tmp_path):
-    """Tells why settings are refused; nothing was tokenised then, nothing trained."""
+def refused(search, tmp_path, forbid):
+    """Tells why settings are refused; nothing was timed or tokenised then, nothing trained."""
+    forbid((chain_nursery, "measure_operations"))
 
     def check(error, message, **changed):
         with pytest.raises(error, match=message):
@@ -607,17 +608,15 @@ def test_a_corpus_without_enough_text(search, tmp_path, text, message):
     assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"
 
 
-def test_a_limit_below_every_student_is_refused_before_anything_is_trained(
-    search, tmp_path, forbid
-):
-    forbid((mlm_nursery, "run_steps"), (chain_blocks, "run_steps"))
+def test_a_limit_below_every_student_is_refused_before_the_corpus_is_read(search, tmp_path, forbid):
+    forbid((mlm_nursery, "run_steps"), (mlm_nursery, "prepare_corpus"))
     for limits in ({"params_m": 0.001}, {"latency_ms": 3.0}, {"speedup": 10.0}):
         with pytest.raises(
             DeviceError, match=r"no student .* the nearest has .* M parameters, .*16: "
         ):
             search(tmp_path / "run", limits=[{"params_m": 1}, limits])
-    assert not (tmp_path / "run" / "mlm").exists()
-    assert not (tmp_path / "run" / "work").exists()
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {".lock", "run.json", "settings.yaml"}
 
 
 def test_a_limit_that_the_table_cannot_meet_leaves_the_run_complete(run, no_training):
@@ -656,7 +655,7 @@ def test_a_device_that_refuses_operations_goes_without_them(
 
 
 def test_a_device_that_refuses_everything(search, write_chip, tmp_path, forbid):
-    forbid((mlm_nursery, "run_steps"), (chain_blocks, "run_steps"))
+    forbid((mlm_nursery, "run_steps"), (mlm_nursery, "prepare_corpus"))
     poor = write_chip("poor", list(product(KINDS, WIDTHS)))
     with pytest.raises(
         DeviceError, match=r"poor runs none of the operations; the first said: .* row"

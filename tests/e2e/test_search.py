@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import stillhouse
 from stillhouse import api
+from stillhouse.run.settings import apply_overrides
 from stillhouse.search.trial import TrialState
 
 CANDIDATES = 6
@@ -175,3 +176,18 @@ def test_a_search_out_of_time_ends_with_what_it_has(arguments, tmp_path):
     result = stillhouse.search(**short)
     assert [trial.state for trial in result.trials].count(TrialState.COMPLETE) == 1
     assert len(result.students) == 1
+
+
+@pytest.mark.parametrize("names", [["quality", "size_mb"], ["reward"]])
+def test_other_objectives_on_a_task(arguments, tmp_path, names):
+    settings = apply_overrides(
+        arguments["settings"], {"search.objectives": names, "final.students": 1}
+    )
+    asked = {**arguments, "run": tmp_path / "run", "settings": settings, "candidates": 3}
+    result = stillhouse.search(**asked)
+    complete = [trial for trial in result.trials if trial.state is TrialState.COMPLETE]
+    attribute = names[-1]
+    values = [trial.attributes[attribute] for trial in complete]
+    assert all(value > 0 for value in values)
+    assert any(trial.attributes[attribute] in (min(values), max(values)) for trial in result.front)
+    assert json.loads((result.path / "run.json").read_text())["objectives"] == names

@@ -8,7 +8,8 @@ from stillhouse import api
 from stillhouse.data.task import IN_MEMORY, TaskSettings, load_task
 from stillhouse.errors import SettingsError
 from stillhouse.run.directory import open_run
-from stillhouse.run.settings import FinetuneSettings, RunSettings
+from stillhouse.run.progress import LoggingNarrator
+from stillhouse.run.settings import FinetuneSettings, RunSettings, settings_from_dict
 
 
 @pytest.fixture
@@ -52,6 +53,23 @@ def test_nothing_given_is_the_demonstration_in_a_new_folder(asked):
     _, second, _ = asked()
     assert settings == RunSettings()
     assert first != second
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_jobs_of_one_process_refuse_to_be_several(tmp_path, monkeypatch, variable, rank):
+    monkeypatch.setenv(variable, "2")
+    monkeypatch.setenv("RANK", str(rank))
+    jobs = [
+        ("autodistill", api.run_search_job, {"recipe": "autodistill"}),
+        ("plain", api.run_search_job, {}),
+        ("distill", api.run_distill_job, {"student": "layers=1"}),
+        ("finetune", api.run_finetune_job, {"finetune": {"model": "some/model"}}),
+    ]
+    for name, job, settings in jobs:
+        with pytest.raises(SettingsError, match=f"{name} runs in one process, but 2 were started"):
+            job(settings_from_dict(settings), tmp_path / "run", LoggingNarrator())
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_may_name_teacher_and_task(asked):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -18,6 +21,12 @@ def test_the_help_of_a_device_names_every_chip(command):
     options = typer.main.get_command(cli.app).commands[command].params
     (told,) = [option.help for option in options if option.name == "device"]
     assert f"({', '.join(known_chips())})" in told
+
+
+def test_what_shows_the_help_loads_little():
+    code = "import stillhouse.cli.app, sys; print({'torch', 'pydantic'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
 
 
 def test_without_a_command_the_help_is_shown(run_cli):

@@ -114,6 +114,15 @@ def test_another_device_brings_its_own_precision(tmp_path):
     assert given.device.precision == "int8"
 
 
+def test_threads_of_another_device_are_no_chips(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("device: {kind: cpu, threads: 2}\n")
+    assert gather_settings(file, {}, device="h100").device.threads is None
+    assert gather_settings(file, {}, device="server-cpu").device.threads == 2
+    with pytest.raises(SettingsError, match="threads must be left out for H100"):
+        gather_settings(file, {}, device="h100", overrides=["device.threads=2"])
+
+
 def test_set_wins_over_the_device_of_an_option():
     settings = gather_settings(None, {}, device="tpu-v4i", overrides=["device.chip=h100"])
     assert settings.device.chip == "h100"

@@ -8,7 +8,7 @@ from transformers import BertConfig
 
 from stillhouse.model.mlm_teachers import MlmHead
 from stillhouse.model.teachers import Teacher
-from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery
+from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery, set_up_chains
 from stillhouse.recipe.workbench import Workbench
 from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.settings import settings_from_dict
@@ -108,7 +108,8 @@ def open_chains(weather_encoder_folder, weather_text):
         teacher = load_chain_teacher(str(weather_encoder_folder))
         teacher = replace(teacher, head=MlmHead(teacher.encoder.model, seed=0))
         run = RunDirectory(path=path)
-        return open_chain_nursery(settings, run, Talk(), teacher, Accelerator(cpu=True))
+        setup = set_up_chains(settings, teacher)
+        return open_chain_nursery(setup, run, Talk(), Accelerator(cpu=True))
 
     return open_folder
 

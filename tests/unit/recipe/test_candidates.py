@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stillhouse.device.latency import Comparison, Workload, told
 from stillhouse.errors import DeviceError, TrainingError
 from stillhouse.recipe import candidates
 from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
@@ -73,7 +74,37 @@ def test_a_device_that_cannot_tell_fails_the_candidate(bench):
             {"state": TrialState.FAILED},
             "Trial 7 failed: 1 × 32, 1 head, FFN 64, gelu: not trained",
         ),
+        (
+            {
+                "state": TrialState.STOPPED,
+                "latency_ms": 9.0,
+                "attributes": {"rung_qualities": [0.1, 0.25]},
+            },
+            "Trial 7 stopped: 1 × 32, 1 head, FFN 64, gelu: quality 0.2500 at rung 2, 9.00 ms",
+        ),
     ],
 )
 def test_a_line_for_a_person(fields, line):
     assert describe_trial(Trial(number=7, architecture=SHAPE, **fields)) == line
+
+
+def test_what_is_recorded_before_training_is_what_limits_and_objectives_ask_for(bench):
+    class Clock:
+        def compare(self, architecture, workload):
+            student, teacher = (
+                told(ms, how="table", device="board", workload=workload) for ms in (2.0, 8.0)
+            )
+            return Comparison(student=student, teacher=teacher)
+
+    made = bench(device=Clock(), workload=Workload(length=16))
+    found = screen_candidate(made, LimitSettings(size_mb=1.0, latency_ms=4.0), SHAPE)
+    whole = screen_candidate(made, LimitSettings(), made.teacher_architecture)
+    facts = found.attributes
+    assert found.latency_ms == 2.0
+    assert (facts["speedup"], facts["teacher_latency_ms"]) == (4.0, 8.0)
+    assert facts["size_mb"] == pytest.approx(4 * facts["parameters"] / 1e6)
+    assert 0 < facts["flops_fraction"] < 1 == whole.attributes["flops_fraction"]
+    assert found.violations == {
+        "latency_ms": -0.5,
+        "size_mb": pytest.approx(facts["size_mb"] - 1),
+    }

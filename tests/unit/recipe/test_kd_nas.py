@@ -71,6 +71,16 @@ def test_the_teacher_of_the_same_measurement_is_the_reference():
     assert quiet.attributes["reward"] == noisy.attributes["reward"]
 
 
+def stopped_with(number, reward):
+    return Trial(
+        number=number,
+        architecture=SHAPE,
+        state=TrialState.STOPPED,
+        latency_ms=1.0,
+        attributes={"reward": reward, "rung_qualities": [0.9]},
+    )
+
+
 def test_the_best_by_reward_is_no_repeat_and_the_earliest_of_equals():
     trials = [
         rewarded(0, 0.5),
@@ -78,6 +88,7 @@ def test_the_best_by_reward_is_no_repeat_and_the_earliest_of_equals():
         rewarded(2, 0.9),
         rewarded(3, 0.9, repeat_of=1),
         rewarded(4, None, state=TrialState.FAILED, quality=None),
+        stopped_with(5, reward=0.95),
     ]
     assert best_by_reward(trials).number == 1
     assert best_by_reward(trials[4:]) is None

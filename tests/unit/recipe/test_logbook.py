@@ -1,9 +1,11 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.steps import Progress
-from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.logbook import watched, watched_by_main
 
 
 class Bar:
@@ -37,6 +39,18 @@ def test_steps_go_to_the_bar_and_losses_to_the_curves(tmp_path):
     content = curves.read_bytes()
     assert b"loss/term_0" in content
     assert b"loss/term_1" in content
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_of_all_workers_the_main_one_tells(tmp_path, is_main):
+    bar, checkpoint = Bar(), CheckpointFolder(path=tmp_path / "checkpoint", fingerprint="text")
+    worker, logs = SimpleNamespace(is_main_process=is_main), tmp_path / "logs"
+    with watched_by_main(
+        worker, bar, logs, "Training", checkpoint=checkpoint, tokens_a_step=9
+    ) as watch:
+        assert watch.checkpoint is checkpoint
+    assert bar.events == ([("begin", "Training", 1.0), "end"] if is_main else [])
+    assert logs.exists() == is_main
 
 
 class Clock:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from stillhouse.recipe import searching
-from stillhouse.recipe.searching import hypervolume_facts, time_keeper, why_no_winner
+from stillhouse.recipe.searching import Aims, hypervolume_facts, time_keeper, why_no_winner
 from stillhouse.recipe.task_search import effective_limits, final_seconds
 from stillhouse.run.settings import LimitSettings
 from stillhouse.search.trial import Trial, TrialState
@@ -93,6 +93,20 @@ def test_time_for_the_final_training_is_kept_back(
     assert may_start(trials) is starts
 
 
+@pytest.mark.parametrize(("passed_s", "starts"), [(77.5, True), (78.5, False)])
+def test_stopped_candidates_make_the_next_one_shorter_and_no_student(
+    timed_bench, monkeypatch, passed_s, starts
+):
+    # A candidate takes 2 s on average, one that comes through 4 s, hence the students 120 s.
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    may_start = keeper(timed_bench(200))
+    clock.now += passed_s
+    halved = {"quality": None, "attributes": {"rung_qualities": [0.1]}}
+    stopped = [trained(n, 1.0, state=TrialState.STOPPED, **halved) for n in (1, 2)]
+    assert may_start([trained(0, 4.0), *stopped]) is starts
+
+
 def test_one_candidate_starts_whatever_the_time(timed_bench):
     assert keeper(timed_bench(0.001))([])
 
@@ -116,11 +130,29 @@ def test_the_hypervolume_is_told_after_every_trial_from_the_first_teachers_laten
         trained(2, 1.0, quality=0.9, latency_ms=9.0, attributes={"teacher_latency_ms": 5.0}),
         trained(3, 1.0, quality=0.75, latency_ms=3.0),
     ]
-    told = hypervolume_facts(trials)
+    aims = Aims(names=["quality", "latency_ms"], teacher_size_mb=10.0)
+    told = hypervolume_facts(trials, aims)
     assert told["reference"] == {"latency_ms": 4.0, "quality": 0.0}
     # Half of the time at half of the quality; then a quarter of the time for a quarter more.
     assert told["by_trial"] == [0.0, 0.25, 0.25, 0.3125]
-    assert hypervolume_facts(trials[:1]) == {}
+    assert hypervolume_facts(trials[:1], aims) == {}
+
+
+def test_a_hypervolume_of_sizes_counts_from_the_teachers():
+    known = {"teacher_latency_ms": 4.0, "size_mb": 5.0, "flops_fraction": 0.5}
+    trials = [trained(0, 1.0, quality=0.5, latency_ms=2.0, attributes=known)]
+    names = ["quality", "latency_ms", "size_mb", "flops_fraction"]
+    aims = Aims(names=names, teacher_size_mb=10.0)
+    assert hypervolume_facts(trials, aims) == {
+        "reference": {"quality": 0.0, "latency_ms": 4.0, "size_mb": 10.0, "flops_fraction": 1.0},
+        "by_trial": [0.0625],
+    }
+
+
+def test_a_reward_is_searched_alone_and_leaves_a_front_of_quality_and_latency():
+    aims = Aims(names=["reward"], teacher_size_mb=10.0)
+    assert [one.name for one in aims.of_strategy] == ["reward"]
+    assert [one.name for one in aims.of_front] == ["quality", "latency_ms"]
 
 
 def test_a_search_that_found_nothing_tells_what_became_of_its_trials():

@@ -102,7 +102,7 @@ def test_a_chip_is_a_device(bench):
 
 @pytest.mark.parametrize(
     ("chip", "threads", "resolved"),
-    [("tpu-v4i", None, 0), ("h100", 3, 0), ("phone-cpu", None, 4), ("phone-cpu", 3, 3)],
+    [("tpu-v4i", None, 0), ("h100", None, 0), ("phone-cpu", None, 4), ("phone-cpu", 3, 3)],
 )
 def test_threads_and_precision_follow_the_chip(chip, threads, resolved):
     settings = DeviceSettings(kind="analytic", chip=chip, threads=threads, length=40)

@@ -192,6 +192,35 @@ def subnet(space, layers, loss, share):
     }
 
 
+def reference(name, quality, latency_ms, **changes):
+    described = {
+        "name": name,
+        "label": f"4 × 32 {HOSTILE}",
+        "quality": quality,
+        "latency_ms": latency_ms,
+        "latency_low_ms": latency_ms * 0.9,
+        "latency_high_ms": latency_ms * 1.1,
+        "speedup": 8.0 / latency_ms,
+        "parameters": 1_500_000,
+        "size_mb": 6.0,
+        "flops_fraction": 0.25,
+        "within_limit": True,
+    }
+    return described | changes
+
+
+def references(**changes):
+    """One that trials 1 and 7 beat in neither or one, and one that trial 1 beats in both."""
+    described = {
+        "points": [
+            reference("MobileBERT", 0.82, 3.0),
+            reference("MobileBERT-tiny", 0.78, 2.5, within_limit=False),
+        ],
+        "left_out": [{"name": f"Other {HOSTILE}", "reason": "the table has no such row"}],
+    }
+    return described | changes
+
+
 def family(**changes):
     described = {
         "searches": [
@@ -338,6 +367,35 @@ def checked_run(full_run) -> Path:
 
 
 @pytest.fixture
+def referenced_run(full_run) -> Path:
+    """A finished search with hand-crafted references, one of them left out."""
+    write_json(full_run / "references.json", references())
+    return full_run
+
+
+@pytest.fixture
+def weighed_run(referenced_run) -> Path:
+    """The same, searched for size as well.
+
+    Trial 2 is beaten in quality and latency, but smaller; a new trial 9 is beaten by it in all.
+    """
+    write_run_json(
+        referenced_run,
+        objectives=["quality", "latency_ms", "size_mb"],
+        hypervolume={
+            "reference": {"quality": 0.0, "latency_ms": 8.0, "size_mb": 16.0},
+            "by_trial": [0.1, 0.25],
+        },
+    )
+    sizes_mb = {0: 5.0, 1: 8.0, 2: 4.0, 7: 12.0, 9: 6.0}
+    rows = [*TRIALS, trial(9, "complete", 0.74, 3.5, shape=(3, 64, 2, 512))]
+    with (referenced_run / "trials.csv").open("w", encoding="utf-8", newline="") as file:
+        file.write(HEADER.replace("\n", ",size_mb,flops_fraction\n"))
+        csv.writer(file).writerows([*row, sizes_mb.get(row[0], ""), 0.5] for row in rows)
+    return referenced_run
+
+
+@pytest.fixture
 def family_run(tmp_path) -> Path:
     """Supernets of two spaces, searched twice: no task, no trials, no quality."""
     run = tmp_path / "family"
@@ -364,6 +422,7 @@ def describe():
         "controller.json": controller,
         "proxy_final.json": proxy_final,
         "family.json": family,
+        "references.json": references,
         "episode": episode,
     }
 

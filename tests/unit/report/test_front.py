@@ -1,7 +1,8 @@
 import json
 
-from stillhouse.report.front import best_trials, draw_finished, draw_front
+from stillhouse.report.front import draw_finished, draw_front
 from stillhouse.report.gather import gather
+from stillhouse.report.trials import best_trials
 
 
 def traces_of(run):
@@ -12,6 +13,55 @@ def test_front_holds_what_no_trial_beats_and_no_repeat(full_run):
     assert [trial.number for trial in best_trials(gather(full_run).trials)] == [0, 1, 7]
 
 
+def test_of_equal_trials_all_are_in_the_front(full_run):
+    path = full_run / "trials.csv"
+    path.write_text(path.read_text().replace("2,complete,0.75,3.0", "2,complete,0.8,2.0"))
+
+    assert [trial.number for trial in best_trials(gather(full_run).trials)] == [0, 1, 2, 7]
+
+
+def test_a_front_in_more_objectives_has_marks_and_no_line(weighed_run):
+    traces = traces_of(weighed_run)
+    front = traces["front in quality, latency and size"]
+
+    assert front["x"] == [1.0, 2.0, 3.0, 4.0]
+    assert (front["mode"], "line" in front) == ("markers", False)
+    assert traces["trials"]["x"] == [3.5]
+    assert "size 4.0 MB" in front["hovertext"][2]
+    assert "FLOPs" not in front["hovertext"][2]
+
+
+def test_a_front_without_latency_has_no_line_either(weighed_run, rewrite):
+    rewrite(weighed_run / "run.json", {"objectives": ["quality", "size_mb"]})
+
+    assert traces_of(weighed_run)["front in quality and size"]["x"] == [2.0, 3.0, 4.0]
+
+
+def test_under_a_reward_the_front_is_that_of_quality_and_latency(weighed_run, rewrite):
+    rewrite(weighed_run / "run.json", {"objectives": ["reward"]})
+
+    assert traces_of(weighed_run)["best trials (front)"]["x"] == [1.0, 2.0, 4.0]
+
+
+def test_references_stand_among_the_trials_with_their_names(referenced_run):
+    marks = traces_of(referenced_run)["hand-crafted, judged as the trials"]
+
+    assert marks["text"] == ["MobileBERT", "MobileBERT-tiny"]
+    assert (marks["x"], marks["y"]) == ([3.0, 2.5], [0.82, 0.78])
+    assert "&lt;script&gt;" in marks["hovertext"][0]
+    assert "2.7× as fast as the teacher" in marks["hovertext"][0]
+
+
+def test_a_reference_without_a_figure_is_not_drawn(referenced_run, rewrite, describe):
+    first, second = describe["references.json"]()["points"]
+    points = [first | {"quality": None}, second]
+    rewrite(referenced_run / "references.json", {"points": points})
+
+    marks = traces_of(referenced_run)["hand-crafted, judged as the trials"]
+
+    assert marks["text"] == ["MobileBERT-tiny"]
+
+
 def test_every_measured_trial_is_drawn_once(full_run):
     traces = traces_of(full_run)
 
@@ -20,6 +70,13 @@ def test_every_measured_trial_is_drawn_once(full_run):
     assert traces["over a limit"]["x"] == [7.5]
     assert traces["failed"]["x"] == [2.5]
     assert "unfinished" not in traces
+
+
+def test_stopped_trials_are_drawn_below_the_front(full_run):
+    path = full_run / "trials.csv"
+    path.write_text(path.read_text().replace("infeasible", "stopped"))
+
+    assert traces_of(full_run)["stopped early"]["x"] == [7.5]
 
 
 def test_students_and_teacher_stand_on_the_set_of_the_trials(full_run):

@@ -94,6 +94,47 @@ def test_an_architecture_of_another_version_is_shown_as_it_stands(full_run):
     assert gather(full_run).students[0].figures.architecture == "family=chain, blocks=7"
 
 
+def test_a_run_that_names_no_objectives_has_quality_and_latency(full_run):
+    contents = gather(full_run)
+
+    assert contents.objectives == contents.compared_by == ("quality", "latency_ms")
+    assert contents.further == ()
+    assert contents.hypervolume is None
+
+
+def test_objectives_and_their_corner_are_read(weighed_run):
+    contents = gather(weighed_run)
+
+    assert contents.further == ("size_mb",)
+    assert contents.hypervolume.costs == {"latency_ms": 8.0, "size_mb": 16.0}
+    assert contents.hypervolume.value == 0.25
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"reference": {"quality": 0.0}, "by_trial": [0.1]},
+        {"reference": {"latency_ms": 8.0}, "by_trial": []},
+        {"reference": {"latency_ms": 8.0}, "by_trial": [None, "?"]},
+        {"reference": 8.0, "by_trial": 0.1},
+        [0.1],
+    ],
+)
+def test_a_hypervolume_that_cannot_be_read_is_none(full_run, rewrite, told):
+    rewrite(full_run / "run.json", {"hypervolume": told})
+
+    assert gather(full_run).hypervolume is None
+
+
+def test_references_are_read_with_what_was_left_out(referenced_run):
+    references = gather(referenced_run).references
+
+    assert [one.name for one in references.points] == ["MobileBERT", "MobileBERT-tiny"]
+    assert references.points[1].within_limit is False
+    assert references.left_out[0].reason == "the table has no such row"
+
+
 @pytest.mark.parametrize("make", [True, False])
 def test_another_directory_is_refused(tmp_path, make):
     place = tmp_path / "elsewhere"

@@ -82,6 +82,16 @@ def test_reasons_that_differ_in_figures_only_are_one_line(full_run, read):
     assert "2 infeasible for example: latency_ms 50 % over" in read(full_run).text
 
 
+def test_stopped_trials_are_told_with_their_reasons(full_run, read):
+    assert "What failed, and why" in read(full_run).text
+    path = full_run / "trials.csv"
+    path.write_text(path.read_text().replace("infeasible", "stopped"), encoding="utf-8")
+    text = read(full_run).text
+
+    assert "1 stopped latency_ms 50 % over 4 × 256" in text
+    assert "What failed or was stopped, and why" in text
+
+
 @pytest.mark.parametrize("kind", ["interrupted_run", "distill_run"])
 def test_runs_without_a_search_are_reported_too(kind, request, read):
     run = request.getfixturevalue(kind)
@@ -126,6 +136,42 @@ def test_a_run_without_the_extra_files_has_no_such_sections(full_run, read):
     assert list(page.plots) == ["front"]
     for title in ("The controller", "Proxy against final", "Competitors", "Reward"):
         assert title not in page.text
+
+
+def test_references_stand_with_the_front_in_a_table(referenced_run, read):
+    page = read(referenced_run)
+    _, told = page.text.split("The front beside the hand-crafted, as judged in the search", 1)
+
+    assert re.search(r"MobileBERT hand-crafted 4 × 32 <script>.* 0\.820 3\.00 ms 2\.70 ms to", told)
+    assert "MobileBERT-tiny is beaten by 1 of the 3 trials of the front." in told
+    assert "Other <script>alert(1)</script> is left out: the table has no such row" in told
+    assert "Trials and the hand-crafted were trained briefly" in page.text
+    assert "<script>alert" not in page.html
+
+
+def test_further_objectives_are_named_and_have_columns(weighed_run, read):
+    text = read(weighed_run).text
+
+    assert "searched for quality, latency and size" in text
+    assert "Latency (95 % interval) Size Parameters trial 0" in text
+    assert re.search(r"trial 2 3 × 64, [^×]*0\.750 3\.00 ms 4\.0 MB 398 k", text)
+    assert "Latency Size Parameters Cost Remark" in text
+
+
+def test_a_run_of_two_objectives_has_no_words_of_others(full_run, read):
+    text = read(full_run).text
+
+    for words in ("searched for", "hand-crafted", "no other beats", "The front"):
+        assert words not in text
+
+
+def test_speed_at_length_128_is_a_column_where_a_student_has_it(full_run, read, rewrite):
+    assert "Speed-up at length 128" in read(full_run).text
+
+    for path in full_run.glob("students/*/metrics.json"):
+        rewrite(path, {"quality": 0.8, "latency_ms": 2.0})
+
+    assert "length 128" not in read(full_run).text
 
 
 def test_every_place_of_a_figure_is_on_the_page(checked_run, read):
@@ -216,7 +262,9 @@ def test_competitors_stand_between_students_and_teacher(checked_run, read):
     assert rows.index("c2") < rows.index("teacher")
 
 
-@pytest.mark.parametrize("name", ["controller.json", "proxy_final.json", "competitors.json"])
+@pytest.mark.parametrize(
+    "name", ["controller.json", "proxy_final.json", "competitors.json", "references.json"]
+)
 @pytest.mark.parametrize("content", ['{"points": [', "[1, 2]", "null"])
 def test_a_damaged_file_is_a_note_and_no_section(name, content, checked_run, read):
     (checked_run / name).write_text(content, encoding="utf-8")
@@ -228,11 +276,14 @@ def test_a_damaged_file_is_a_note_and_no_section(name, content, checked_run, rea
         "controller": "The controller",
         "proxy_final": "Proxy against",
         "competitors": "Compe",
+        "references": "hand-crafted",
     }
     assert f"{titles[name.split('.')[0]]}" not in page.text
 
 
-@pytest.mark.parametrize("name", ["controller.json", "proxy_final.json", "competitors.json"])
+@pytest.mark.parametrize(
+    "name", ["controller.json", "proxy_final.json", "competitors.json", "references.json"]
+)
 def test_files_with_little_in_them_still_make_a_page(name, checked_run, read):
     few = {"verdict": "?", "episodes": [{}, 3], "agreement": {"count": 0}, "points": [{}, 7, None]}
     (checked_run / name).write_text(json.dumps(few), encoding="utf-8")
@@ -387,6 +438,23 @@ def test_selected_students_stand_with_their_budgets_and_costs(chain_run, read):
     assert re.search(r"teacher org/teacher 22\.70 M 100\.0 % 140 M 8\.00 ms 1\.0×", told)
     assert "Latency: measured; cpu <b>bold</b>; batch 1, length 64." in told
     assert page.addresses == ["students/1/", "students/1/"]
+
+
+@pytest.mark.parametrize(
+    ("how", "timed", "told"),
+    [
+        ("measured", True, "a measured model must be within its limit itself"),
+        ("analytic", False, "Nothing was timed: whole models, operations and the teacher"),
+        ("sum of operations", False, "table knows these and the teacher, and no model as a whole"),
+        ("", False, ""),
+    ],
+)
+def test_how_latencies_of_chains_are_known_is_what_was_done(chain_run, read, how, timed, told):
+    for file in chain_run.glob("selected/*/selected.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "latency_how": how}))
+    text = read(chain_run).text
+    assert told in text
+    assert ("timed in turn with the teacher" in text) is timed
 
 
 def test_masked_words_of_teacher_and_students_stand_together(chain_run, read):

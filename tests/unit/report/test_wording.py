@@ -28,10 +28,35 @@ def test_counts(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.613, "0.61 ms"), (9.999, "10.0 ms"), (12.34, "12.3 ms"), (340, "340 ms")]
-)
+    ("value", "text"), [(0.613, "0.61 ms"), (9.999, "10.0 ms"), (12.34, "12.3 ms"), (340, "340 ms"),
+     (0.06957, "0.0696 ms"), (0.0000123, "0.0000123 ms"), (0.0, "0.00 ms")],
+)  # fmt: skip
 def test_milliseconds(value, text):
     assert wording.milliseconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0422, "0.042 MB"), (4.94, "4.9 MB"), (438.1, "438.1 MB")]
+)
+def test_sizes(value, text):
+    assert wording.megabytes(value) == text
+
+
+def test_objectives_carry_their_names_and_units():
+    assert wording.objectives(["quality", "latency_ms", "size_mb"]) == "quality, latency and size"
+    assert wording.objectives(["reward"]) == "reward"
+    assert wording.objective_value("flops_fraction", 0.125) == "12.5 %"
+    assert wording.objective_value("latency_ms", 2.0) == "2.00 ms"
+
+
+def test_a_latency_that_was_not_timed_has_no_interval(full_run, rewrite):
+    told = {"latency_ms": 2.0, "latency_low_ms": 2.0, "latency_high_ms": 2.0}
+    rewrite(full_run / "students/1/metrics.json", told)
+
+    first, second, _ = gather(full_run).students
+
+    assert wording.latency_interval(first.figures) == ""
+    assert wording.latency_interval(second.figures) == "5.76 ms to 7.04 ms"
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ EVERYTHING = {
     "device": {"kind": "table", "table": "chip.csv", "chip": None, "batch": 2, "length": 48,
                "threads": 3, "precision": "bfloat16"},
     "search": {"strategy": "gp", "candidates": 7, "seconds": 90.5, "proxy_examples": 100,
-               "epochs": 0.5, "candidate_seconds": 3.0, "controller": "published",
-               "quality": "hidden", "alpha": -0.1, "beta": 0.5},
+               "epochs": 0.5, "candidate_seconds": 3.0, "ask": 4, "controller": "published",
+               "quality": "hidden", "alpha": -0.1, "beta": 0.5,
+               "objectives": ["quality", "latency_ms", "size_mb"]},
     "distill": {"logit_weight": 0.5, "temperature": 2.0, "label_weight": 0.1,
                 "hidden_weight": 0.2, "hidden_map": "uniform_last", "initialisation": "scratch",
                 "learning_rate": 1e-3, "batch_size": 8, "dropout": 0.1, "precision": "float32",
@@ -58,8 +59,8 @@ EVERYTHING = {
     "select": {"candidates": 20, "runners_up": 0},
     "pretrain": {"steps": 7, "batch_size": 16, "learning_rate": 1e-4, "warmup_fraction": 0.1,
                  "weight_decay": 0.0, "dropout": 0.0, "teacher_weight": 0.25, "start": "supernet"},
-    "transfer": {"steps": 9, "flash_fraction": 0.1, "batch_size": 16, "learning_rate": 1e-3,
-                 "weight_decay": 0.0, "mix": "even"},
+    "transfer": {"steps": 9, "flash_fraction": 0.1, "rungs": 3, "reduction": 2, "batch_size": 16,
+                 "learning_rate": 1e-3, "weight_decay": 0.0, "mix": "even"},
     "limits": [],
     "recipe": "kd-nas",
     "student": "layers=2",
@@ -83,11 +84,35 @@ def test_every_setting_survives_yaml_and_back():
         ("batch_size", 0, "transfer.batch_size must be above 0"),
         ("flash_fraction", 1.5, "transfer.flash_fraction must be above 0 and at most 1"),
         ("weight_decay", 2.0, "transfer.weight_decay must be in 0..1"),
+        ("rungs", 0, "transfer.rungs must be above 0"),
+        ("reduction", 1, "transfer.reduction must be at least 2, got 1"),
     ],
 )
 def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
     with pytest.raises(SettingsError, match=rule):
         settings_from_dict({"transfer": {name: value}})
+
+
+@pytest.mark.parametrize(
+    ("search", "rule"),
+    [
+        ({"objectives": ["latency_ms"]}, "search.objectives must have quality and at least one"),
+        ({"objectives": ["quality", "speed"]}, "search.objectives.*'size_mb'.*'speed'"),
+        (
+            {"strategy": "controller", "objectives": ["quality", "size_mb"]},
+            "search.objectives is of Optuna's samplers .* Leave it out, got 'quality,size_mb'",
+        ),
+    ],
+)
+def test_objectives_that_no_search_has_are_refused(search, rule):
+    with pytest.raises(SettingsError, match=rule):
+        settings_from_dict({"search": search})
+
+
+def test_the_controller_is_not_asked_for_several_at_a_time():
+    assert settings_from_dict({"search": {"strategy": "controller"}}).search.ask == 1
+    with pytest.raises(SettingsError, match=r"search\.ask must stay 1 with the controller.*got 4"):
+        settings_from_dict({"recipe": "kd-nas", "search": {"ask": 4}})
 
 
 def test_several_budgets_survive_yaml_and_back():
@@ -180,6 +205,7 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
         ("search.candidates", 0, "search.candidates must be above 0 or absent, got 0"),
         ("search.proxy_examples", -1, "proxy_examples must be above 0, got -1"),
         ("search.epochs", 0, "search.epochs must be above 0"),
+        ("search.ask", 0, "search.ask must be above 0, got 0"),
         ("search.seconds", 0, "search.seconds must be above 0 or absent, got 0"),
         ("search.candidate_seconds", -2.0, "candidate_seconds .* got -2.0"),
         ("search.strategy", "grid", "search.strategy: .*'random', 'tpe'.*'grid'"),
@@ -408,6 +434,7 @@ def test_a_device_has_a_precision_of_its_own(device, precision):
         ({"chip": "tpu-v4"}, r"must be one of .*got 'tpu-v4': did you mean 'tpu-v4i'\?"),
         ({"chip": "tpu-v4i", "precision": "float32"}, "one of bfloat16, int8 on this device"),
         ({"chip": "phone-cpu", "threads": 5}, "at most the 4 cores of Snapdragon 855.*got 5"),
+        ({"chip": "h100", "threads": 3}, "threads must be left out for H100 SXM: .* got 3"),
     ],
 )
 def test_what_a_chip_does_not_have_is_refused(device, message):

@@ -3,13 +3,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from stillhouse.errors import TrainingError
 from stillhouse.search.loop import Judgement, Screening, run_search
 from stillhouse.search.record import Record
-from stillhouse.search.trial import CandidateFailed, Trial, TrialState
+from stillhouse.search.trial import CandidateFailed, CandidateStopped, Trial, TrialState
 
 
 class Scripted:
@@ -53,7 +55,7 @@ class Bench:
         self.judged.append((number, architecture, trial))
         return Judgement(quality=architecture.hidden_size / 100, attributes={"steps": 5})
 
-    def run(self, candidates=None, may_start=lambda _: True, judge=None, seed=0):
+    def run(self, candidates=None, may_start=lambda _: True, judge=None, seed=0, ask=1):
         return run_search(
             strategy=self.strategy,
             record=self.record,
@@ -63,7 +65,38 @@ class Bench:
             may_start=may_start,
             on_trial=self.finished.append,
             seed=seed,
+            ask=ask,
         )
+
+
+class ByChance:
+    """Proposes architectures by chance, which ones by the trials told alone."""
+
+    def __init__(self, space):
+        self.architectures = list(space.enumerate())
+        self.told = {}
+        self.batches = []
+
+    def ask(self, count):
+        self.batches.append((len(self.told), count))
+        learnt = sum(trial.architecture.ffn_size for trial in self.told.values())
+        generator = np.random.default_rng([len(self.told), learnt])
+        return [
+            self.architectures[place]
+            for place in generator.integers(len(self.architectures), size=count)
+        ]
+
+    def tell(self, trials):
+        self.told |= {trial.number: trial for trial in trials}
+
+
+class InTurn(ByChance):
+    """Proposes those first of the enumeration that it was not told of."""
+
+    def ask(self, count):
+        self.batches.append((len(self.told), count))
+        tried = {trial.architecture for trial in self.told.values()}
+        return [item for item in self.architectures if item not in tried][:count]
 
 
 @pytest.fixture
@@ -153,6 +186,29 @@ def test_failed_candidates_are_recorded_and_not_tried_again(bench, error):
     assert [trial.reason for trial in trials] == ["", "loss is NaN", "loss is NaN", ""]
     assert trials[1].latency_ms == 1.0
     assert search.record.trials() == trials
+
+
+def test_a_stopped_candidate_is_recorded_counted_and_not_tried_again(bench):
+    def judge(number, architecture, trial):
+        if number == 1:
+            raise CandidateStopped("too poor", {"rung_qualities": [0.1], "steps": 3})
+        return Judgement(quality=0.5)
+
+    search = bench([0, 1, 1, 2])
+    trials = search.run(candidates=3, judge=judge)
+    assert outline(trials) == [
+        ("complete", None),
+        ("stopped", None),
+        ("stopped", 1),
+        ("complete", None),
+    ]
+    stopped = trials[1]
+    assert (stopped.quality, stopped.latency_ms, stopped.reason) == (None, 1.0, "too poor")
+    assert stopped.rung_qualities == (0.1,)
+    assert stopped.attributes == {"parameters": 16, "rung_qualities": [0.1], "steps": 3}
+    assert stopped.violations == {"latency_ms": 1 / 99 - 1}
+    assert stopped.cost_s > 0
+    assert search.record.trials() == trials == search.strategy.told
 
 
 def test_a_failing_screen_fails_the_candidate(bench):
@@ -275,6 +331,92 @@ def test_a_repeat_that_was_interrupted_is_not_trained(bench):
     trials = resumed.run(candidates=1)
     assert outline(trials) == [("complete", None), ("complete", 0)]
     assert resumed.judged == resumed.screened == []
+
+
+def test_a_batch_is_proposed_at_once_and_no_larger_than_wanted(bench, space):
+    search = bench([])
+    search.strategy = InTurn(space)
+    trials = search.run(candidates=5, ask=2)
+    assert search.strategy.batches == [(0, 2), (2, 2), (4, 1)]
+    assert [trial.architecture for trial in trials] == search.strategy.architectures[:5]
+    assert [number for number, _, _ in search.judged] == list(range(5))
+
+
+def test_a_batch_is_no_larger_than_what_is_untried(space):
+    search = Bench("sqlite:///:memory:", space, InTurn(space))
+    assert len(search.run(ask=30)) == 36
+    assert search.strategy.batches == [(0, 30), (30, 6)]
+
+
+def test_infeasible_ones_of_a_batch_are_made_up_for(space):
+    search = Bench("sqlite:///:memory:", space, Scripted(space, [0, 30, 1]), limit_layers=2)
+    trials = search.run(candidates=3, ask=2)
+    # Wanted are 3, so 2 at a time and never more than the 2 that are left.
+    assert outline(trials)[:4] == [
+        ("complete", None),
+        ("complete", 0),
+        ("infeasible", None),
+        ("infeasible", 2),
+    ]
+    assert sum(trial.repeat_of is None and trial.quality is not None for trial in trials) == 3
+
+
+def test_a_draw_takes_the_place_of_a_batch(space):
+    search = Bench("sqlite:///:memory:", space, Scripted(space, [0]))
+    trials = search.run(candidates=3, ask=8)
+    firsts = [trial.number for trial in trials if trial.repeat_of is None]
+    assert firsts[0] == 0
+    assert len(firsts) == 3
+    assert all(later - earlier > 20 for earlier, later in pairwise(firsts))
+
+
+def test_time_that_ends_within_a_batch_leaves_nothing_behind(bench, space, tmp_path):
+    whole = Bench("sqlite:///:memory:", space, ByChance(space))
+    expected = [trial.architecture for trial in whole.run(candidates=9, ask=4)]
+
+    search = bench([])
+    search.strategy = ByChance(space)
+    trials = search.run(candidates=9, ask=4, may_start=lambda finished: len(finished) < 6)
+    assert len(trials) == 6
+    assert search.record.running() == []
+
+    resumed = bench([])
+    resumed.strategy = ByChance(space)
+    trials = resumed.run(candidates=9, ask=4)
+    assert [trial.architecture for trial in trials] == expected
+
+
+@pytest.mark.parametrize("ask", [2, 5])
+def test_killed_within_any_batch_and_resumed_equals_uninterrupted(tmp_path, space, ask):
+    def outcomes(trials):
+        return [(t.number, t.architecture, t.state, t.repeat_of, t.quality) for t in trials]
+
+    def searching(name):
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        return Bench(url, space, ByChance(space), limit_layers=2)
+
+    whole = searching("whole").run(candidates=9, ask=ask)
+    killed = 0
+    while True:
+        broken = searching("broken")
+        judge, judged = broken.judge, []
+
+        def stumbling(*given, judge=judge, judged=judged):
+            judged.append(given)
+            if len(judged) == 3:
+                raise KeyboardInterrupt
+            return judge(*given)
+
+        try:
+            trials = broken.run(candidates=9, ask=ask, judge=stumbling)
+            break
+        except KeyboardInterrupt:
+            killed += 1
+            assert len(broken.record.running()) == 1
+    assert killed >= 3
+    assert outcomes(trials) == outcomes(whole)
+    states = {trial.state for trial in whole} | {trial.repeat_of is None for trial in whole}
+    assert states >= {TrialState.COMPLETE, TrialState.INFEASIBLE, False}
 
 
 SEARCH = """

@@ -2,6 +2,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
+from stillhouse.search.objectives import objectives_of
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.samplers import make_sampler
 from stillhouse.search.trial import TrialState
@@ -62,6 +63,18 @@ def test_translation_of_each_state(space, make_trial):
         "ffn_ratio": 1,
         "activation": "gelu",
     }
+
+
+def test_a_stopped_one_is_told_with_its_last_score(space, make_trial):
+    trials = [
+        make_trial(0, quality=0.8, latency_ms=4.0),
+        make_trial(
+            1, TrialState.STOPPED, latency_ms=3.0, attributes={"rung_qualities": [0.1, 0.3]}
+        ),
+    ]
+    [(_, told)] = shown(space, trials)
+    assert [trial.state for trial in told] == [OptunaState.COMPLETE] * 2
+    assert [trial.values for trial in told] == [[0.8, 4.0], [0.3, 3.0]]
 
 
 def test_infeasible_is_pruned_while_no_quality_is_known(space, make_trial):
@@ -144,3 +157,51 @@ def test_optuna_stays_silent(space, make_trial, capfd):
     strategy.tell([make_trial(0)])
     strategy.ask(2)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("wanted", [["quality", "latency_ms", "size_mb"], ["reward"]])
+def test_samplers_take_three_objectives_and_one(space, make_trial, name, wanted):
+    strategy = OptunaStrategy(space, make_sampler(name), 0, objectives=objectives_of(wanted))
+    strategy.tell(
+        [
+            make_trial(
+                number,
+                quality=number / 12,
+                latency_ms=1 + number % 5,
+                attributes={"size_mb": float(number % 3), "reward": number / 24},
+            )
+            for number in range(12)
+        ]
+    )
+    (proposal,) = strategy.ask(1)
+    assert space.contains(proposal)
+
+
+def test_a_sampler_sees_each_objective_and_medians_for_what_is_not_known(space, make_trial):
+    seen = []
+
+    class Looks(optuna.samplers.RandomSampler):
+        def before_trial(self, study, trial):
+            seen.append([told.values for told in study.get_trials() if told.values])
+            seen.append(study.directions)
+
+    objectives = objectives_of(["quality", "size_mb"])
+    strategy = OptunaStrategy(space, lambda seed: Looks(seed=seed), 0, objectives=objectives)
+    strategy.tell(
+        [
+            make_trial(0, quality=0.2, attributes={"size_mb": 4.0}),
+            make_trial(1, quality=0.4, attributes={"size_mb": 8.0}),
+            make_trial(
+                2,
+                TrialState.INFEASIBLE,
+                latency_ms=9.0,
+                violations={"latency_ms": 0.5},
+                attributes={"size_mb": 16.0},
+            ),
+        ]
+    )
+    strategy.ask(1)
+    values, directions = seen
+    assert values == [[0.2, 4.0], [0.4, 8.0], [pytest.approx(0.3), 16.0]]
+    assert [direction.name for direction in directions] == ["MAXIMIZE", "MINIMIZE"]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from stillhouse.search.objectives import objectives_of
 from stillhouse.search.pareto import dominated_area, hypervolume, pareto_front
 from stillhouse.search.trial import TrialState
 
@@ -71,10 +72,73 @@ def test_a_hypervolume_is_the_share_of_the_box_that_trials_dominate(make_trial):
         for place in range(20)
         for cell in range(2 * slowest)
     ]
-    assert hypervolume(trials, slowest_ms=slowest) == pytest.approx(np.mean(cells))
-    assert hypervolume([], slowest_ms=1.0) == 0.0
+    reference = {"quality": 0.0, "latency_ms": slowest}
+    assert hypervolume(trials, reference=reference) == pytest.approx(np.mean(cells))
+    assert hypervolume([], reference=reference) == 0.0
     slow = make_trial(0, quality=1.0, latency_ms=9.0)
-    assert hypervolume([slow], slowest_ms=slowest) == 0.0
-    assert hypervolume([slow, *trials], slowest_ms=slowest) == hypervolume(
-        trials, slowest_ms=slowest
+    assert hypervolume([slow], reference=reference) == 0.0
+    assert hypervolume([slow, *trials], reference=reference) == hypervolume(
+        trials, reference=reference
     )
+
+
+THREE = objectives_of(["size_mb", "latency_ms", "quality"])
+
+
+@pytest.fixture
+def in_three(make_trial):
+    """Fourteen trials on a grid of eighths: quality, latency and size."""
+    drawn = np.random.default_rng(2).integers(1, 8, size=(14, 3))
+    return [
+        make_trial(i, quality=q / 8, latency_ms=t / 8, attributes={"size_mb": s / 8})
+        for i, (q, t, s) in enumerate(drawn.tolist())
+    ]
+
+
+def test_three_objectives_come_quality_first():
+    assert [one.name for one in THREE] == ["quality", "latency_ms", "size_mb"]
+
+
+def test_a_front_in_three_objectives_against_the_definition(in_three):
+    def losses(trial):
+        return -trial.quality, trial.latency_ms, trial.attributes["size_mb"]
+
+    def beats(one, other):
+        pairs = list(zip(losses(one), losses(other), strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    expected = {t.number for t in in_three if not any(beats(other, t) for other in in_three)}
+    front = pareto_front(in_three, THREE)
+    assert {trial.number for trial in front} == expected
+    assert {t.number for t in pareto_front(in_three)} < expected
+
+
+def test_a_hypervolume_in_three_objectives_against_counted_cells(in_three):
+    levels = range(8)
+    cells = [
+        any(
+            t.quality * 8 > up and t.latency_ms * 8 <= slow and t.attributes["size_mb"] * 8 <= large
+            for t in in_three
+        )
+        for up in levels
+        for slow in levels
+        for large in levels
+    ]
+    reference = {"quality": 0.0, "latency_ms": 1.0, "size_mb": 1.0}
+    assert hypervolume(in_three, reference=reference, objectives=THREE) == pytest.approx(
+        np.mean(cells)
+    )
+
+
+def test_a_dominated_area_passes_over_what_is_equal_for_all(make_trial):
+    points = [(0.2, 1.0), (0.5, 2.0), (0.8, 5.0)]
+    alike = [
+        make_trial(i, quality=q, latency_ms=t, attributes={"size_mb": 3.0})
+        for i, (q, t) in enumerate(points)
+    ]
+    area = dominated_area(alike[1:2], within=alike, objectives=THREE)
+    assert area == dominated_area(alike[1:2], within=alike) > 0
+
+
+def test_a_trial_without_a_value_is_on_no_front(make_trial):
+    assert pareto_front([make_trial(0)], THREE) == []

@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from stillhouse.errors import RunError, SpaceError
+from stillhouse.search.objectives import objectives_of
 from stillhouse.search.record import Record, read_trials
 from stillhouse.search.trial import TrialState
 from stillhouse.space.architecture import BertArchitecture
@@ -137,6 +138,31 @@ def test_optuna_reads_it(record, url, make_trial):
     assert trials[3].user_attrs["architecture"]["hidden_size"] == 64
 
 
+def test_a_stopped_trial_comes_back_as_one_and_is_pruned_to_optuna(
+    record, url, make_trial, tmp_path
+):
+    told = [
+        finish(
+            record,
+            make_trial,
+            TrialState.STOPPED,
+            latency_ms=2.0,
+            reason="number 3 of 3",
+            cost_s=1.5,
+            violations={"latency_ms": -0.5},
+            attributes={"rung_qualities": [0.25, 0.5]},
+        ),
+        finish(record, make_trial, TrialState.INFEASIBLE, violations={"latency_ms": 0.8}),
+    ]
+    assert record.trials() == read_trials(url) == told
+    study = optuna.load_study(study_name="search", storage=url)
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "PRUNED"]
+    record.export_csv(tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["state"], row["quality"], row["reason"]) == ("stopped", "", "number 3 of 3")
+
+
 def test_trials_queued_by_others_are_passed_over(record, url, make_trial):
     optuna.load_study(study_name="search", storage=url).enqueue_trial({"layers": 0})
     number = record.start(make_trial(0).architecture)
@@ -215,9 +241,9 @@ def test_csv(record, tmp_path, make_trial):
     path.write_text("old")
     record.export_csv(path)
     assert path.read_text().splitlines()[:2] == [
-        "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,reward,"
-        "family,layers,hidden_size,heads,ffn_size,activation",
-        "0,complete,0.5,2.0,,,0.0,1234,0.6,bert,1,16,2,32,gelu",
+        "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,size_mb,"
+        "flops_fraction,reward,family,layers,hidden_size,heads,ffn_size,activation",
+        "0,complete,0.5,2.0,,,0.0,1234,,,0.6,bert,1,16,2,32,gelu",
     ]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -270,3 +296,20 @@ def test_optuna_stays_silent(url, space, make_trial, capfd):
     record = Record(url, space)
     finish(record, make_trial)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_study_of_three_objectives_has_them_for_others_to_read(url, space, make_trial, tmp_path):
+    record = Record(url, space, objectives=objectives_of(["quality", "latency_ms", "size_mb"]))
+    told = finish(record, make_trial, quality=0.7, latency_ms=2.0, attributes={"size_mb": 5.0})
+    study = optuna.load_study(study_name="search", storage=url)
+    assert study.metric_names == ["quality", "latency_ms", "size_mb"]
+    assert [direction.name for direction in study.directions] == [
+        "MAXIMIZE",
+        "MINIMIZE",
+        "MINIMIZE",
+    ]
+    assert study.trials[0].values == [0.7, 2.0, 5.0]
+    assert record.trials() == [told]
+    record.export_csv(tmp_path / "trials.csv")
+    (row,) = csv.DictReader((tmp_path / "trials.csv").open())
+    assert (row["size_mb"], row["flops_fraction"]) == ("5.0", "")
