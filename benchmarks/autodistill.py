@@ -44,7 +44,8 @@ class Size:
     Attributes:
         transfer_steps: Of a regular distillation, all layers together.
         pretrain_steps: Those that follow.
-        flash_steps: Flash budgets, in steps of all layers together; the last is the search's.
+        flash_steps: Flash budgets that are compared, in steps of all layers together.
+        search_flash_steps: That of a search.
         judged: Students whose flash scores are compared with their regular ones.
         trials: Of the search.
         small_teacher: Of a teacher that is made for this, or `None`.
@@ -57,6 +58,7 @@ class Size:
     transfer_steps: int
     pretrain_steps: int
     flash_steps: tuple[int, ...]
+    search_flash_steps: int
     judged: int
     trials: int
     small_teacher: TeacherSize | None
@@ -67,9 +69,10 @@ SMALL = Size(
     batch=16,
     held_out=512,
     head_steps=1,
-    transfer_steps=400,
-    pretrain_steps=400,
-    flash_steps=(40, 100, 240),
+    transfer_steps=320,
+    pretrain_steps=320,
+    flash_steps=(32, 96, 192),
+    search_flash_steps=96,
     judged=16,
     trials=20,
     small_teacher=TeacherSize(),
@@ -82,6 +85,7 @@ FULL = Size(
     transfer_steps=12_000,
     pretrain_steps=25_000,
     flash_steps=(360, 1_800, 7_200),
+    search_flash_steps=1_800,
     judged=24,
     trials=60,
     small_teacher=None,
@@ -107,7 +111,7 @@ def run_settings(size: Size) -> RunSettings:
                 "steps": size.transfer_steps,
                 "batch_size": size.batch,
                 "learning_rate": 1e-3,
-                "flash_fraction": size.flash_steps[-1] / regular,
+                "flash_fraction": size.search_flash_steps / regular,
             },
             "pretrain": {
                 "steps": size.pretrain_steps,

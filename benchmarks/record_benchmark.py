@@ -34,6 +34,7 @@ from stillhouse.space.mobilebert import MobileBertArchitecture
 if TYPE_CHECKING:
     from stillhouse.device.latency import LatencyComparison
 
+FLASH_STEPS = 240
 TABLES = ROOT / "stillhouse" / "benchmark" / "tables"
 TWICE = {"sst2-minilm": 48, "flash-minilm": 16}
 """How many points are trained with a second seed, too, spread evenly over the grid."""
@@ -177,7 +178,7 @@ def record_sst2(only: str | None) -> None:
 
 def record_flash(only: str | None) -> None:
     """Opens the nursery and records table 2."""
-    nursery = open_nursery(SMALL, "table")
+    nursery = open_nursery(replace(SMALL, search_flash_steps=FLASH_STEPS), "table")
 
     def train(architecture: Architecture, seed: int) -> float:
         settings = replace(nursery.settings, seed=seed)
