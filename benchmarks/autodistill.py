@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from benchmarks.common import WORK, Records, enwiki_folder, heading, minilm_folder
 from benchmarks.mlm_teacher import TeacherSize, mlm_teacher, text_for_students
 from stillhouse.api import run_search_job
+from stillhouse.data.packing import PackedSet
 from stillhouse.distill.masked_lm import held_out_mlm, hidden_tokens
 from stillhouse.evaluate.agreement import rank_agreement
 from stillhouse.recipe.flash import judge_by_flash, transfer
@@ -140,9 +141,9 @@ def open_nursery(size: Size, name: str) -> MobileNursery:
         return with_mlm_head(nursery, nursery.text_of(size.batch))
 
 
-def most_frequent_fraction(nursery: MobileNursery) -> float:
-    """What always telling the most frequent hidden piece would score on the report text."""
-    counts = Counter(hidden_tokens(nursery.report_text, nursery.masker))
+def most_frequent_fraction(nursery: MobileNursery, text: PackedSet) -> float:
+    """What always telling the most frequent hidden piece of a text would score on it."""
+    counts = Counter(hidden_tokens(text, nursery.masker))
     return counts.most_common(1)[0][1] / counts.total()
 
 
@@ -191,7 +192,7 @@ def check_fidelity(size: Size) -> None:
     records = Records(f"autodistill_{size.transfer_steps}_{size.pretrain_steps}")
     chosen = spread(nursery, size.judged)
     finished = [regular(nursery, one, records) for one in chosen]
-    floor = most_frequent_fraction(nursery)
+    floor = most_frequent_fraction(nursery, nursery.report_text)
     trained = sum(score >= TRAINED_FROM * floor for score in finished)
     print(
         f"regular, {size.transfer_steps} + {size.pretrain_steps} steps: accuracy "

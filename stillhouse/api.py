@@ -41,7 +41,7 @@ from stillhouse.run.settings import (
     read_settings,
     settings_from_dict,
 )
-from stillhouse.search.objectives import front_objectives
+from stillhouse.search.objectives import REWARD, front_objectives
 from stillhouse.search.pareto import pareto_front
 from stillhouse.search.record import read_trials
 from stillhouse.search.trial import Trial
@@ -74,8 +74,11 @@ _IDLE_WITHOUT_TRIALS = (
     "search.seconds",
     "search.ask",
     "search.objectives",
+    "transfer.rungs",
     "compare",
 )
+_IDLE_ON_TASKS = ("transfer.rungs", "transfer.reduction")
+_IDLE_WITHOUT_REWARD = ("search.alpha", "search.beta")
 _IDLE_ON_TEXT = (
     "search.quality",
     "search.proxy_examples",
@@ -183,6 +186,11 @@ def run_search_job(
     _refuse_workers(settings.recipe)
     if settings.recipe == "autodistill":
         return _run_mobile_job(settings, path, narrator)
+    _refuse_idle_settings(
+        settings,
+        _IDLE_ON_TASKS,
+        "it judges a candidate by one training; halving over flash budgets is autodistill's",
+    )
     with open_run(path, settings) as run:
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
@@ -230,6 +238,12 @@ def _run_mobile_job(settings: RunSettings, path: Path, narrator: Narrator) -> Se
         _IDLE_ON_TEXT,
         "it proposes by a sampler of Optuna (random, tpe, gp, nsga2) and judges on plain text",
     )
+    if REWARD not in settings.search.objectives:
+        _refuse_idle_settings(
+            settings,
+            _IDLE_WITHOUT_REWARD,
+            "they are of the reward, which --objectives reward searches",
+        )
     if settings.search.strategy == "controller":
         raise SettingsError(
             "autodistill has no use for search.strategy = controller: that learns one reward, and "

@@ -24,8 +24,8 @@ def front_shares(table: RecordedTable, trials: Sequence[Trial]) -> list[float]:
         the whole front is found.
 
     Raises:
-        DataError: A trial's architecture is not in the table, or the table's architectures are
-            all equally good or all equally fast.
+        DataError: A trial's architecture is not in the table, the table's architectures are all
+            equally good or all equally fast, or none is between the extremes.
     """
     everything = table.trials()
     for name in ("quality", "latency_ms"):
@@ -41,6 +41,11 @@ def front_shares(table: RecordedTable, trials: Sequence[Trial]) -> list[float]:
             raise DataError(f"{architecture.label} is not recorded; give trials of this table")
     tried = [true[architecture] for architecture in first]
     whole = dominated_area(everything, within=everything)
+    if not whole:
+        raise DataError(
+            "shares of a front need a table in which one architecture is both better than the "
+            "worst and faster than the slowest; here none is"
+        )
     return [
         dominated_area(tried[:count], within=everything) / whole
         for count in range(1, len(tried) + 1)

@@ -177,7 +177,7 @@ def search_settings(
             "corpus.name": corpus,
             "search.candidates": candidates,
             "search.strategy": strategy,
-            "search.objectives": None if objectives is None else objectives.split(","),
+            "search.objectives": objectives,
             "compare": compare or None,
             "seed": seed,
         },

@@ -9,6 +9,7 @@ task; the sampler is Optuna's Gaussian process with expected hypervolume improve
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from stillhouse.search.loop import Judgement, Screening
     from stillhouse.search.trial import Trial
     from stillhouse.space.architecture import Architecture
+
+REWARD_ALPHA = -0.07
+"""Exponent of the latency where the reward alone is searched: MnasNet's, as AutoDistill is read."""
 
 
 def search_mobilebert(
@@ -145,6 +149,7 @@ def _search(nursery: MobileNursery) -> list[Trial]:
     settings, run = nursery.settings.search, nursery.run
     assert settings.strategy != "controller"  # the job refused it
     aims = _aims(nursery)
+    weighing = settings if settings.alpha is not None else replace(settings, alpha=REWARD_ALPHA)
     record = Record(run.storage_url, nursery.space, objectives=aims.of_front)
     strategy = OptunaStrategy(
         nursery.space,
@@ -155,7 +160,7 @@ def _search(nursery: MobileNursery) -> list[Trial]:
 
     def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
         judge_at = flash_judge(nursery, number, architecture)
-        rewarded = partial(with_reward, settings, nursery.limits, trial)
+        rewarded = partial(with_reward, weighing, nursery.limits, trial)
         return judge_by_rungs(
             nursery.halving,
             trial,

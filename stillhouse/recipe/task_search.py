@@ -30,7 +30,7 @@ from stillhouse.recipe.space import space_of
 from stillhouse.recipe.teacher import teacher_metrics
 from stillhouse.search.controller import Controller
 from stillhouse.search.loop import Judgement, run_search
-from stillhouse.search.objectives import REWARD
+from stillhouse.search.objectives import LATENCY, REWARD
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.record import Record
 from stillhouse.search.samplers import make_sampler
@@ -153,10 +153,14 @@ def _finish(bench: Workbench, limits: LimitSettings, trials: Sequence[Trial]) ->
 
 
 def effective_limits(bench: Workbench) -> LimitSettings:
-    """Returns the limits, or the default one, said aloud, where none was given."""
-    limits = bench.settings.limit
-    if limits.given() or bench.settings.search.strategy == "controller":
-        return limits  # the controller's reward weighs latency without a limit, too
+    """Returns the limits, or the default one, said aloud, where none was given.
+
+    A reward weighs latency without a limit, and a search for other objectives asks for none.
+    """
+    limits, search = bench.settings.limit, bench.settings.search
+    has_reward = search.strategy == "controller" or REWARD in search.objectives
+    if limits.given() or has_reward or LATENCY.name not in search.objectives:
+        return limits
     bench.narrator.say(
         f"No limit given: looking for students at least {DEFAULT_SPEEDUP:g} times as fast as the "
         "teacher (--limit changes it)."

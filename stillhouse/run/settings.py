@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from stillhouse.data.corpus import CorpusSettings
 from stillhouse.data.task import TaskSettings
@@ -27,7 +27,7 @@ from stillhouse.run.chain_settings import (
 )
 from stillhouse.run.recipes import RecipeName, with_recipe
 from stillhouse.run.transfer_settings import TransferSettings
-from stillhouse.search.objectives import ObjectiveName, check_objectives
+from stillhouse.search.objectives import ObjectiveName, checked_objectives
 
 StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
 STRICT = ConfigDict(extra="forbid")
@@ -38,6 +38,11 @@ DEFAULT_CANDIDATES = 30
 TWO_OBJECTIVES: tuple[ObjectiveName, ...] = ("quality", "latency_ms")
 CONTROLLER_CANDIDATES = {"default": 60, "published": 300}
 """Candidates of a search by the controller: its episodes are planned, so time alone is no end."""
+
+
+def _listed(value: object) -> object:
+    """Splits names with commas between, as a command line has them."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def _check(*, holds: bool, rule: str, value: object) -> None:
@@ -253,7 +258,7 @@ class SearchSettings:
         quality: What candidates are judged by: the score on the task, or `hidden`, 1 less the loss
             of the hidden states on search-validation, after training on that loss alone.
         alpha: Exponent of the latency in the reward, 0 or below; `None` means that of the paper
-            with the published constants, −0.02 with the default ones.
+            with the published constants, −0.02 with the default ones, −0.07 in autodistill.
         beta: Share of the teacher's latency at which the reward is the quality itself, where no
             limit on latency says it.
         objectives: What a sampler weighs against each other: `quality` with at least one of
@@ -273,7 +278,7 @@ class SearchSettings:
     quality: Literal["task", "hidden"] = "task"
     alpha: float | None = None
     beta: float = 0.6  # KD-NAS, as its re-implementations quote it
-    objectives: tuple[ObjectiveName, ...] = TWO_OBJECTIVES
+    objectives: Annotated[tuple[ObjectiveName, ...], BeforeValidator(_listed)] = TWO_OBJECTIVES
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
@@ -282,7 +287,7 @@ class SearchSettings:
             rule="search.alpha must be 0 or below",
             value=self.alpha,
         )
-        check_objectives(self.objectives)
+        object.__setattr__(self, "objectives", checked_objectives(self.objectives))
         _check(
             holds=self.strategy != "controller" or self.objectives == TWO_OBJECTIVES,
             rule="search.objectives is of Optuna's samplers (search.strategy gp, tpe, nsga2 or "

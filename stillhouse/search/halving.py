@@ -1,10 +1,10 @@
 """Successive halving: a candidate is judged by short trainings before it is given a long one.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, arXiv
-1810.05934, the rule of asynchronous successive halving. What differs here: quality is one of two
-objectives, so a candidate competes with those of about its latency alone; the decision falls as
-soon as a rung is judged, and one that was stopped is not taken up again; every rung trains from
-the start, for a schedule that has a phase for each layer cannot be continued with longer phases.
+1810.05934, the rule of asynchronous successive halving. What differs here: quality is one of
+several objectives, so a candidate competes with those of about its latency alone; the decision
+falls as soon as a rung is judged, and one that was stopped is not taken up again; every rung trains
+from the start, for a schedule with a phase for each layer cannot be continued with longer phases.
 """
 
 import math

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from optuna.study import StudyDirection
-
 from stillhouse.errors import SettingsError
 from stillhouse.search.trial import Trial
 
@@ -28,9 +26,9 @@ class Objective:
     is_higher_better: bool = False
 
     @property
-    def direction(self) -> StudyDirection:
+    def direction(self) -> Literal["maximize", "minimize"]:
         """Optuna's word for it."""
-        return StudyDirection.MAXIMIZE if self.is_higher_better else StudyDirection.MINIMIZE
+        return "maximize" if self.is_higher_better else "minimize"
 
     def loss_of(self, trial: Trial) -> float:
         """Return what is lower for the better of two trials; the value must be known."""
@@ -65,14 +63,14 @@ _COSTS = {
     "size_mb": Objective("size_mb", _recorded("size_mb")),
     "flops_fraction": Objective("flops_fraction", _recorded("flops_fraction")),
 }
-KNOWN = get_args(ObjectiveName)
+_ORDER: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 
 
-def check_objectives(names: Sequence[str]) -> None:
-    """Refuse objectives that no search could have.
+def checked_objectives(names: Sequence[ObjectiveName]) -> tuple[ObjectiveName, ...]:
+    """Return objectives in the one order that they have everywhere.
 
     Raises:
-        SettingsError: Naming the rule.
+        SettingsError: No search could have them; the rule is named.
     """
     told = ",".join(names)
     if len(set(names)) < len(names):
@@ -88,13 +86,14 @@ def check_objectives(names: Sequence[str]) -> None:
             f"search.objectives must have quality and at least one of {', '.join(_COSTS)}, or be "
             f"{REWARD} alone, got {told or 'none'}"
         )
+    return tuple(name for name in _ORDER if name in names)
 
 
 def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
     """Return what a strategy is told, quality first.
 
     Args:
-        names: As `check_objectives` wants them.
+        names: As `checked_objectives` wants them.
     """
     if REWARD in names:
         return (REWARD_ALONE,)

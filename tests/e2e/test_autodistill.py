@@ -244,6 +244,7 @@ def test_search_on_the_command_line(run_cli, weather_encoder_folder, weather_tex
         (SettingsError, "each of the 9 layers, got 8", {"compare": ["layers=9"]}),
         (SettingsError, "no use for search.quality = hidden", {"search__quality": "hidden"}),
         (SettingsError, "no use for final.controls = 3", {"final__controls": 3}),
+        (SettingsError, "no use for search.alpha = -0.1: .* reward", {"search__alpha": -0.1}),
         (SettingsError, "no use for space.base = kd-nas", {"space__base": "kd-nas"}),
         (SettingsError, "one for each of the 4 layers, got 3", {"transfer__steps": 3}),
         (SettingsError, "corpus.held_out must be at least 2, got 1", {"corpus__held_out": 1}),

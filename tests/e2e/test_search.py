@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import stillhouse
 from stillhouse import api
+from stillhouse.errors import SettingsError
 from stillhouse.run.settings import apply_overrides
 from stillhouse.search.trial import TrialState
 
@@ -176,6 +177,13 @@ def test_a_search_out_of_time_ends_with_what_it_has(arguments, tmp_path):
     result = stillhouse.search(**short)
     assert [trial.state for trial in result.trials].count(TrialState.COMPLETE) == 1
     assert len(result.students) == 1
+
+
+def test_halving_is_not_for_tasks(arguments, tmp_path):
+    settings = apply_overrides(arguments["settings"], {"transfer.rungs": 2})
+    with pytest.raises(SettingsError, match=r"plain has no use for transfer\.rungs = 2"):
+        stillhouse.search(**{**arguments, "run": tmp_path / "run", "settings": settings})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("names", [["quality", "size_mb"], ["reward"]])

@@ -29,6 +29,12 @@ def test_a_given_limit_stands_alone(bench, talk):
     assert talk.said == []
 
 
+@pytest.mark.parametrize("names", ["quality,size_mb", "reward"])
+def test_objectives_that_ask_for_no_limit_get_none(bench, talk, names):
+    assert effective_limits(bench({"search": {"objectives": names}})) == LimitSettings()
+    assert talk.said == []
+
+
 def keeper(bench, recorded=()):
     seconds = bench.settings.search.seconds
     return time_keeper(bench.run, seconds, recorded, lambda each: final_seconds(bench, each))

@@ -93,6 +93,12 @@ def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
         settings_from_dict({"transfer": {name: value}})
 
 
+def test_objectives_are_read_from_a_command_line_and_put_into_order():
+    given = settings_from_dict({"search": {"objectives": "size_mb, latency_ms,quality"}})
+    assert given.search.objectives == ("quality", "latency_ms", "size_mb")
+    assert given == settings_from_dict(given.to_dict())
+
+
 @pytest.mark.parametrize(
     ("search", "rule"),
     [

@@ -3,7 +3,7 @@ import pytest
 from stillhouse.errors import SettingsError
 from stillhouse.search.objectives import (
     TWO_OBJECTIVES,
-    check_objectives,
+    checked_objectives,
     front_objectives,
     objectives_of,
 )
@@ -21,14 +21,22 @@ from stillhouse.search.objectives import (
 )
 def test_what_no_search_could_have_is_refused(names, told):
     with pytest.raises(SettingsError, match=told):
-        check_objectives(names)
+        checked_objectives(names)
 
 
 @pytest.mark.parametrize(
     "names", [["reward"], ["latency_ms", "quality"], ["quality", "flops_fraction", "size_mb"]]
 )
 def test_what_a_search_can_have(names):
-    check_objectives(names)
+    assert set(checked_objectives(names)) == set(names)
+
+
+def test_objectives_have_one_order():
+    assert checked_objectives(["size_mb", "latency_ms", "quality"]) == (
+        "quality",
+        "latency_ms",
+        "size_mb",
+    )
 
 
 def test_a_reward_is_one_objective_of_the_strategy_and_two_of_the_front(make_trial):
