@@ -311,5 +311,5 @@ def test_a_study_of_three_objectives_has_them_for_others_to_read(url, space, mak
     assert study.trials[0].values == [0.7, 2.0, 5.0]
     assert record.trials() == [told]
     record.export_csv(tmp_path / "trials.csv")
-    (row,) = csv.DictReader((tmp_path / "trials.csv").open())
+    (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (row["size_mb"], row["flops_fraction"]) == ("5.0", "")
