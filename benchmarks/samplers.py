@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler
 
 from benchmarks.common import Records, heading, print_stages, resampled, spread
 from benchmarks.strategies import Ground, describe
@@ -39,7 +39,7 @@ from stillhouse.search.pareto import pareto_front
 from stillhouse.search.quiet import quiet_optuna
 from stillhouse.search.recorded import RecordedTable, read_recorded, replay
 from stillhouse.search.reward_lstm import reward_lstm
-from stillhouse.search.samplers import make_sampler
+from stillhouse.search.samplers import FIRST_TRIALS, SamplerName, make_sampler
 
 if TYPE_CHECKING:
     from stillhouse.search.strategy import Strategy
@@ -88,52 +88,36 @@ def fingerprint(table: RecordedTable) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
+SAMPLERS: dict[str, SamplerName] = {
+    "TPE, {} at random": "tpe",
+    "GP, {} at random": "gp",
+    "NSGA-II, population {}": "nsga2",
+}
+
+
 def players(
     ground: Ground, *, startups: Sequence[int], with_botorch: bool
 ) -> dict[str, Callable[[int], Strategy]]:
-    """Lists the samplers by name, each as a function from a seed to a fresh strategy."""
+    """Lists the samplers by name, each as a function from a seed to a fresh strategy.
+
+    Names carry the constants, for records are found by them.
+    """
     settings = default_controller(TRIALS)
     model = reward_lstm(ground.space)
-    samplers: dict[str, Callable[[int], BaseSampler]] = {
-        "random": make_sampler("random"),
-        "TPE": make_sampler("tpe"),
-        "GP": make_sampler("gp"),
-        "NSGA-II": make_sampler("nsga2"),
-    }
-    for startup in startups:
-        samplers |= started(startup)
+    samplers: dict[str, Callable[[int], BaseSampler]] = {"random": make_sampler("random")}
+    for form, name in SAMPLERS.items():
+        for count in dict.fromkeys((FIRST_TRIALS[name], *startups)):
+            samplers[form.format(count)] = make_sampler(name, count)
     if with_botorch:
-        samplers["BoTorch"] = make_botorch
+        samplers["BoTorch, 10 at random"] = make_botorch
     return {
         **{
             name: partial(OptunaStrategy, ground.space, sampler)
             for name, sampler in samplers.items()
         },
-        "controller": lambda seed: Controller(
+        f"controller of {settings.episodes} x {settings.per_episode}": lambda seed: Controller(
             ground.space, settings, ground.reward.of, model, seed
         ),
-    }
-
-
-def started(startup: int) -> dict[str, Callable[[int], BaseSampler]]:
-    """Makes the samplers of stillhouse with another number of random trials at their start."""
-
-    def tpe(seed: int) -> BaseSampler:
-        with quiet_optuna():
-            return TPESampler(seed=seed, multivariate=True, n_startup_trials=startup)
-
-    def gp(seed: int) -> BaseSampler:
-        with quiet_optuna():
-            return GPSampler(seed=seed, deterministic_objective=False, n_startup_trials=startup)
-
-    def nsga2(seed: int) -> BaseSampler:
-        with quiet_optuna():
-            return NSGAIISampler(seed=seed, population_size=startup)
-
-    return {
-        f"TPE, {startup} at random": tpe,
-        f"GP, {startup} at random": gp,
-        f"NSGA-II, population {startup}": nsga2,
     }
 
 

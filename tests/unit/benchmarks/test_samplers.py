@@ -2,13 +2,13 @@ import math
 
 import numpy as np
 import pytest
-from optuna.samplers import NSGAIISampler
 
 from benchmarks import common, samplers
 from benchmarks.strategies import Ground
 from stillhouse.errors import DataError
 from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
 from stillhouse.search.recorded import RecordedRow, RecordedTable, replay, write_recorded
+from stillhouse.search.samplers import FIRST_TRIALS
 from stillhouse.space.mobilebert import MobileBertArchitecture
 
 
@@ -85,26 +85,33 @@ def test_a_table_that_is_neither_a_name_nor_a_file():
 
 
 @pytest.mark.parametrize(
-    "name", ["random", "TPE", "NSGA-II", "controller", "TPE, 3 at random", "NSGA-II, population 3"]
+    "name",
+    ["random", "NSGA-II, population 20", "TPE, 3 at random", "NSGA-II, population 3", "controller"],
 )
 def test_every_sampler_plays(table, short, name):
     ground = Ground.of(table, DEFAULT_ALPHA)
     listed = samplers.players(ground, startups=[3], with_botorch=False)
-    found = samplers.play(table, listed[name](0), 0)
+    (make,) = (make for full, make in listed.items() if full.startswith(name))
+    found = samplers.play(table, make(0), 0)
     assert len(found["shares"]) == 12
     assert found["shares"] == sorted(found["shares"])
     assert 0.2 < found["shares"][-1] <= 1
     assert len(found["proposals_s"]) >= 12
 
 
-def test_a_variant_starts_as_asked(table):
-    made = samplers.started(3)
-    assert list(made) == ["TPE, 3 at random", "GP, 3 at random", "NSGA-II, population 3"]
-    assert made["TPE, 3 at random"](0)._n_startup_trials == 3
-    assert made["GP, 3 at random"](0)._n_startup_trials == 3
-    evolution = made["NSGA-II, population 3"](0)
-    assert isinstance(evolution, NSGAIISampler)
-    assert evolution.population_size == 3
+def test_names_tell_their_constants(table):
+    ground = Ground.of(table, DEFAULT_ALPHA)
+    assert list(samplers.players(ground, startups=[10, 3], with_botorch=False)) == [
+        "random",
+        "TPE, 10 at random",
+        "TPE, 3 at random",
+        f"GP, {FIRST_TRIALS['gp']} at random",
+        *(f"GP, {count} at random" for count in (10, 3) if count != FIRST_TRIALS["gp"]),
+        "NSGA-II, population 20",
+        "NSGA-II, population 10",
+        "NSGA-II, population 3",
+        "controller of 8 x 5",
+    ]
 
 
 def test_finished_replays_are_not_played_again(table, short, tmp_path, monkeypatch, capsys):
@@ -126,18 +133,18 @@ def test_random_is_what_the_others_are_measured_by(table, short, capsys):
     listed = samplers.players(ground, startups=[], with_botorch=False)
     found = {
         name: [samplers.play(table, listed[name](seed), seed) for seed in range(2)]
-        for name in ("random", "NSGA-II")
+        for name in ("random", "NSGA-II, population 20")
     }
     samplers.report(found)
     shares, less, needed, times = (
         part.splitlines() for part in capsys.readouterr().out.split("\n\n")
     )
-    assert [line.split()[0] for line in shares[2:]] == ["random", "NSGA-II"]
+    assert [line.split()[0] for line in shares[2:]] == ["random", "NSGA-II,"]
     mean = np.mean([one["shares"][11] for one in found["random"]])
     assert shares[2].split("(")[-2].split()[-1] == f"{mean:.4f}"
-    assert [line.split()[0] for line in less[2:]] == ["NSGA-II"]
-    assert [line.split()[0] for line in needed[1:]] == ["random", "NSGA-II"]
-    assert [line.split()[0] for line in times[1:]] == ["random", "NSGA-II"]
+    assert [line.split()[0] for line in less[2:]] == ["NSGA-II,"]
+    assert [line.split()[0] for line in needed[1:]] == ["random", "NSGA-II,"]
+    assert [line.split()[0] for line in times[1:]] == ["random", "NSGA-II,"]
 
 
 def test_botorch_says_what_it_needs(monkeypatch):
@@ -150,7 +157,7 @@ def test_botorch_says_what_it_needs(monkeypatch):
 
 def test_timing_changes_nothing(table):
     ground = Ground.of(table, DEFAULT_ALPHA)
-    tpe = samplers.players(ground, startups=[], with_botorch=False)["TPE"]
+    tpe = samplers.players(ground, startups=[], with_botorch=False)["TPE, 10 at random"]
     timed = samplers.Timed(tpe(1))
     plain = replay(tpe(1), table, candidates=12, seed=1)
     assert replay(timed, table, candidates=12, seed=1) == plain

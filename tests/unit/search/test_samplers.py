@@ -28,5 +28,11 @@ def test_population_is_20():
 
 
 def test_unknown_name_is_our_mistake():
-    with pytest.raises(AssertionError):
+    with pytest.raises(KeyError):
         make_sampler("annealing")
+
+
+def test_another_number_of_first_trials():
+    assert make_sampler("tpe", 3)(0)._n_startup_trials == 3
+    assert make_sampler("gp", 3)(0)._n_startup_trials == 3
+    assert make_sampler("nsga2", 3)(0).population_size == 3
