@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillhouse import benchmark
-    from stillhouse.api import FinetuneResult, SearchResult, Student, evaluate, finetune, search
+    from stillhouse.api import (
+        FinetuneResult,
+        SearchResult,
+        Student,
+        evaluate,
+        export_onnx,
+        finetune,
+        search,
+    )
     from stillhouse.data.task import Task, load_task, task_from_dataset
     from stillhouse.device.latency import Latency, Workload
     from stillhouse.errors import StillhouseError
+    from stillhouse.recipe.exporting import OnnxExport
     from stillhouse.search.optuna_strategy import OptunaStrategy
     from stillhouse.search.pareto import pareto_front
     from stillhouse.search.strategy import Strategy
@@ -30,6 +39,7 @@ __all__ = [
     "Dimension",
     "FinetuneResult",
     "Latency",
+    "OnnxExport",
     "OptunaStrategy",
     "SearchResult",
     "SearchSpace",
@@ -42,6 +52,7 @@ __all__ = [
     "benchmark",
     "default_space",
     "evaluate",
+    "export_onnx",
     "finetune",
     "load_task",
     "pareto_front",
@@ -54,6 +65,7 @@ _HOMES = {
     "Dimension": "space.search_space",
     "FinetuneResult": "api",
     "Latency": "device.latency",
+    "OnnxExport": "recipe.exporting",
     "OptunaStrategy": "search.optuna_strategy",
     "SearchResult": "api",
     "SearchSpace": "space.search_space",
@@ -65,6 +77,7 @@ _HOMES = {
     "Workload": "device.latency",
     "default_space": "space.default",
     "evaluate": "api",
+    "export_onnx": "api",
     "finetune": "api",
     "load_task": "data.task",
     "pareto_front": "search.pareto",

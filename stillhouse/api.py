@@ -17,11 +17,13 @@ from accelerate.utils import get_int_from_env
 from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
 from stillhouse.errors import RunError, SettingsError
 from stillhouse.export.checkpoint import read_metrics
+from stillhouse.model.onnx_graph import PRECISIONS, GraphPrecision
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe import autodistil, autodistill, nas_bert
 from stillhouse.recipe.chain_blocks import BLOCKS_FILE
 from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
+from stillhouse.recipe.exporting import OnnxExport, export_onnx_checkpoint
 from stillhouse.recipe.finetune import finetune_checkpoint
 from stillhouse.recipe.open_workbench import (
     load_workbench,
@@ -471,6 +473,49 @@ def evaluate(name: str | Path, task: TaskSettings | Task | str) -> Evaluation:
     loaded = settings if isinstance(settings, Task) else load_task(settings)
     longest = settings.max_length if isinstance(settings, TaskSettings) else 128
     return evaluate_checkpoint(str(name), loaded, max_length=longest)
+
+
+def export_onnx(
+    model: str | Path,
+    *,
+    precision: GraphPrecision = "float32",
+    check: str | Path | TaskSettings | Task | Sequence[str] | None = None,
+    out: str | Path | None = None,
+) -> OnnxExport:
+    """Writes a checkpoint as a folder with an ONNX file, checked against the model in PyTorch.
+
+    Args:
+        model: Folder or hub id of a classifier, a model of masked words or a bare encoder.
+        precision: `float32`, or `int8`: weights of embeddings and matrix products in 8 bits.
+        check: What to check on: a `.txt` file with one text a line, texts, a task, its settings or
+            its name, whose dev set scores the file as well. `None` takes some embedded texts.
+        out: The folder; by default `onnx` (or `onnx-int8`) in that of the checkpoint.
+
+    Raises:
+        ExportError: If a package of the extra `onnx` is missing, the exporter lacks an operator,
+            or the file of float32 differs from the model.
+        SettingsError: If there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision is one of {', '.join(PRECISIONS)}, but is {precision!r}")
+    checked, max_length = _check_of(check)
+    folder = None if out is None else Path(out)
+    return export_onnx_checkpoint(
+        str(model), folder, precision=precision, check=checked, max_length=max_length
+    )
+
+
+def _check_of(
+    check: str | Path | TaskSettings | Task | Sequence[str] | None,
+) -> tuple[Task | Path | Sequence[str] | None, int]:
+    """Loads a task to check on; says with it how many tokens an example has at most."""
+    if isinstance(check, str | Path):
+        if Path(check).suffix.lower() == ".txt":
+            return Path(check).expanduser(), TaskSettings().max_length
+        check = TaskSettings(name=str(check))
+    if isinstance(check, TaskSettings):
+        return load_task(check), check.max_length
+    return check, TaskSettings().max_length
 
 
 def search(  # noqa: PLR0913  the one public door; everything else is in `settings`

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from stillhouse.cli.progress import RichNarrator
 from stillhouse.device.data_sheets import data_sheets
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import SettingsError, StillhouseError
 
 if TYPE_CHECKING:
     from stillhouse.api import FinetuneResult, Student
@@ -514,6 +514,54 @@ def finetune(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub id.")],
+    *,
+    to: Annotated[str, typer.Option(help="Format: onnx.")] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="float32, or int8: embeddings and matrix products in 8 bits.")
+    ] = "float32",
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="Text to check on: a .txt file with one text a line, or a task as --task of "
+            "search takes it, which scores the file as well; some embedded texts if not given."
+        ),
+    ] = None,
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="By default onnx or onnx-int8 in the checkpoint.")
+    ] = None,
+) -> None:
+    """Write a checkpoint as a folder that runs with onnxruntime alone, checked against PyTorch.
+
+    Example: stillhouse export runs/sst2/students/1 --precision int8 --check glue/sst2
+    """
+    if to != "onnx":
+        raise SettingsError(f"--to is onnx, the one format that is written, but is {to!r}")
+    checked: Any = check
+    if check is not None and Path(check).suffix.lower() != ".txt":
+        columns = None if text is None else text.split(",")
+        options = {"name": check, "text": columns, "label": label, "dev": dev, "metric": metric}
+        named = {f"task.{name}": value for name, value in options.items()}
+        checked = gather_settings(None, named).task
+    from stillhouse.api import export_onnx  # noqa: PLC0415  torch loads after parsing
+
+    quiet_libraries()
+    exported = export_onnx(model, precision=cast(Any, precision), check=checked, out=folder)
+    _print_export(exported.told)
+    err.print(
+        f"\nDone. Try it: python {exported.path / 'infer.py'} 'a sentence'",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report page of a run, finished or not."""
     from stillhouse.report import write_report  # noqa: PLC0415  plotly loads after parsing
@@ -686,6 +734,31 @@ def _print_finetuned(result: FinetuneResult) -> None:
         markup=False,
     )
     out.print(metrics["choice"], highlight=False, markup=False)
+
+
+def _print_export(told: Mapping[str, Any]) -> None:
+    table = Table(
+        title=f"Checked on {told['checked_on']['texts']} texts of {told['checked_on']['name']}"
+    )
+    names = list(next(iter(told["scores"].values()), {}))
+    for column in ("file", "MB", "largest difference", *names):
+        table.add_column(column)
+    for name, size_mb in {
+        "pytorch float32": told["source"]["weights_mb"],
+        **told["size_mb"],
+    }.items():
+        gaps = told["differences"].get(name, {})
+        scores = told["scores"].get(name, {}).values()
+        table.add_row(
+            name,
+            f"{size_mb:.2f}",
+            ", ".join(f"{output} {gap:.2g}" for output, gap in gaps.items()) or "-",
+            *(f"{score:.4f}" for score in scores),
+        )
+    out.print(table)
+    if told["int8_agreement_fraction"] is not None:
+        share = told["int8_agreement_fraction"]
+        out.print(f"answers in int8 that are those in float32: {share:.2%}", highlight=False)
 
 
 def _row(metrics: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Students that ship: Hugging Face checkpoints with their measures and a model card.
+"""Students that ship: Hugging Face checkpoints and ONNX folders, with measures and cards.
 
-May import `distill`, `device`, `model`, `data`, `space` and `errors`.
+May import `distill`, `device`, `model`, `data`, `space`, `files` and `errors`.
 """

@@ -156,3 +156,81 @@ def pretrained_card(
     """
     given = {"how": how, "teacher": teacher, "corpus": corpus, "trust": _trust(has_code=has_code)}
     return PRETRAINED_CARD.format(**{**metrics, **given})
+
+
+ONNX_CARD = """---
+library_name: onnx
+tags: [knowledge-distillation, onnx, stillhouse]{licence_line}
+---
+
+# {title}
+
+`{name}` as an ONNX file of {precision} (opset {opset}; inputs {inputs}, outputs {outputs}; free
+batch and length, at most {max_length} tokens), exported with stillhouse.
+
+| file | MB | largest difference from PyTorch |{score_heads}
+| --- | --- | --- |{score_rule}
+{rows}
+
+Checked on {texts} texts of {checked}.{agreement}
+
+```sh
+pip install onnxruntime tokenizers numpy
+python infer.py "a sentence"
+```
+
+{provenance}
+"""
+
+
+def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
+    """Writes the card of a folder with an ONNX file.
+
+    Args:
+        told: Content of its `export.json`.
+        metrics: Content of the checkpoint's `metrics.json`, or nothing.
+    """
+    source, names = told["source"], list(next(iter(told["scores"].values()), {}))
+    agreement = told["int8_agreement_fraction"]
+    licence = source["licence"]
+    return ONNX_CARD.format(
+        title=metrics.get("architecture_label", source["name"]),
+        name=source["name"],
+        precision=told["precision"],
+        opset=told["opset"],
+        inputs=", ".join(told["inputs"]),
+        outputs=", ".join(told["outputs"]),
+        max_length=told["max_length"],
+        licence_line="" if licence is None else f"\nlicense: {licence}",
+        score_heads="".join(f" {name} |" for name in names),
+        score_rule=" --- |" * len(names),
+        rows="\n".join(_onnx_rows(told)),
+        texts=told["checked_on"]["texts"],
+        checked=told["checked_on"]["name"],
+        agreement=""
+        if agreement is None
+        else f" Of the answers in int8, {agreement:.2%} are those in float32.",
+        provenance=_provenance(source),
+    )
+
+
+def _onnx_rows(told: Mapping[str, Any]) -> list[str]:
+    sizes = {"pytorch float32": told["source"]["weights_mb"], **told["size_mb"]}
+    rows = []
+    for name, size_mb in sizes.items():
+        gaps = told["differences"].get(name, {})
+        gap = ", ".join(f"{output} {value:.2g}" for output, value in gaps.items()) or "-"
+        scores = told["scores"].get(name, {}).values()
+        rows.append(f"| {name} | {size_mb:.2f} | {gap} |" + "".join(f" {s:.4f} |" for s in scores))
+    return rows
+
+
+def _provenance(source: Mapping[str, Any]) -> str:
+    parts = [f"SHA-256 of the checkpoint's weights: `{source['weights_sha256']}`."]
+    if source["teacher"] is not None:
+        parts.append(f"A student of `{source['teacher']}`.")
+    if source["licence"] is not None:
+        parts.append(f"Licence, as its source names it: {source['licence']}.")
+    else:
+        parts.append("The licences of the teacher and of the training data apply.")
+    return " ".join(parts)

@@ -63,6 +63,7 @@ def without_work(monkeypatch):
         "run_finetune_job",
         "plan_job",
         "evaluate",
+        "export_onnx",
     )
     for job in jobs:
         monkeypatch.setattr(api, job, reached)
@@ -84,7 +85,16 @@ def test_a_command_that_is_shown_is_valid(arguments, run_cli, without_work):
 
 def test_the_readme_shows_every_main_command():
     told = {words.values[0][0] for words in shown("stillhouse") if "README" in words.id}
-    assert told >= {"search", "select", "train", "distill", "finetune", "evaluate", "report"}
+    assert told >= {
+        "search",
+        "select",
+        "train",
+        "distill",
+        "finetune",
+        "evaluate",
+        "export",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("arguments", shown("make"))

@@ -1,0 +1,110 @@
+"""Checkpoints loaded with the head that they bring, whichever of the known ones it is."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+import stillhouse.model.own_families  # noqa: F401  registers them
+from stillhouse.errors import TeacherError
+from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.teachers import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+HeadKind: TypeAlias = Literal["classifier", "masked words", "encoder"]
+
+_OF_ENDINGS: dict[str, HeadKind] = {
+    "ForSequenceClassification": "classifier",
+    "ForMaskedLM": "masked words",
+    "Model": "encoder",
+    "ForPreTraining": "encoder",  # its heads serve no task
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadedModel:
+    """A loaded checkpoint.
+
+    Attributes:
+        name: Hub id or folder.
+        model: The network in float32, in evaluation mode; every output of it is of trained weights.
+        tokenizer: The tokeniser of its inputs.
+        head: What its outputs are.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: HeadKind
+
+
+def load_headed(name: str) -> HeadedModel:
+    """Loads a checkpoint with its own head.
+
+    Args:
+        name: Hub id or folder.
+
+    Raises:
+        TeacherError: If nothing can be loaded, the family or the head is not supported, weights
+            are missing, or there is no tokeniser.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
+    anatomy_of(config)
+    head = _head_of(config, name)
+    model = _classifier(name) if head == "classifier" else _other(name, head)
+    return HeadedModel(name=name, model=model, tokenizer=load_tokenizer(name), head=head)
+
+
+def _head_of(config: PreTrainedConfig, name: str) -> HeadKind:
+    """Reads the head from the class that wrote the checkpoint; one that names none has none."""
+    written = (config.architectures or ["Model"])[0]
+    for ending, head in _OF_ENDINGS.items():
+        if written.endswith(ending):
+            return head
+    raise TeacherError(
+        f"{name} is a {written}; supported are sequence classifiers, models of masked words and "
+        "encoders without a head"
+    )
+
+
+def _classifier(name: str) -> PreTrainedModel:
+    model, has_head = load_model(name)
+    if not has_head:
+        raise TeacherError(
+            f"{name} says that it is a sequence classifier, but weights of its head are missing: "
+            "fine-tune it first (stillhouse finetune)"
+        )
+    return model
+
+
+def _other(name: str, head: HeadKind) -> PreTrainedModel:
+    auto_class: Any = AutoModelForMaskedLM if head == "masked words" else AutoModel
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # MobileBERT's head has a part of no size where embeddings are as wide as the layers.
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            model, info = auto_class.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
+    missing = set(info["missing_keys"])
+    if head == "encoder" and any(key.startswith("pooler.") for key in missing):
+        model.pooler = None  # or its output would be chance
+        missing = {key for key in missing if not key.startswith("pooler.")}
+    if missing:
+        raise TeacherError(
+            f"{name} lacks weights of a {type(model).__name__}: {', '.join(sorted(missing)[:3])}"
+        )
+    trained: PreTrainedModel = model.eval()
+    return trained

@@ -1,0 +1,178 @@
+"""Checkpoints as ONNX folders, checked on text and scored on a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import yaml
+
+from stillhouse.data.embedded import load_embedded
+from stillhouse.data.encoding import encode
+from stillhouse.data.examples import Examples, label_array
+from stillhouse.data.table import load_unlabelled
+from stillhouse.data.task import Task
+from stillhouse.errors import DataError
+from stillhouse.evaluate.metrics import score
+from stillhouse.export.checkpoint import METRICS_FILE, read_metrics
+from stillhouse.export.onnx_folder import Check, Provenance, write_onnx_folder
+from stillhouse.model.anatomy import label_names, usable_positions
+from stillhouse.model.checkpoint_heads import load_headed
+from stillhouse.model.onnx_graph import require_onnx
+from stillhouse.model.teachers import label_order_by_name
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from stillhouse.model.checkpoint_heads import HeadedModel
+    from stillhouse.model.onnx_graph import GraphPrecision
+
+Scorer: TypeAlias = "Callable[[NDArray[np.float32]], Mapping[str, float]]"
+CheckText: TypeAlias = Task | Path | Sequence[str] | None
+MOST_TEXTS = 256
+"""Texts without labels that a file is checked on, the first ones."""
+EMBEDDED_TEXTS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxExport:
+    """An exported model.
+
+    Attributes:
+        path: Its folder.
+        told: Content of its `export.json`.
+    """
+
+    path: Path
+    told: Mapping[str, Any]
+
+
+def export_onnx_checkpoint(
+    name: str, folder: Path | None, *, precision: GraphPrecision, check: CheckText, max_length: int
+) -> OnnxExport:
+    """Writes a checkpoint as a folder with an ONNX file.
+
+    Args:
+        name: Hub id or folder of a classifier, of a model of masked words or of a bare encoder.
+        folder: Where it ends; `None` takes `onnx` or `onnx-int8` in the checkpoint's folder, or in
+            `runs/exports/NAME` for a hub id.
+        precision: Of the file.
+        check: A task, whose dev set scores the model as well; a text file, one text a line; texts;
+            or `None`, which takes some of the embedded task.
+        max_length: Most tokens of an example of the check.
+
+    Raises:
+        ExportError: As `write_onnx_folder`, or if a package is missing.
+        TeacherError: If the checkpoint cannot be loaded.
+        DataError: If the check's texts cannot be read or its labels are not the model's.
+    """
+    require_onnx()
+    exported = load_headed(name)
+    longest = min(max_length, usable_positions(exported.model.config))
+    checked = _check(exported, check, max_length=longest)
+    path = folder or _usual_folder(name, precision)
+    told = write_onnx_folder(
+        path, exported, precision=precision, check=checked, provenance=_provenance(name)
+    )
+    return OnnxExport(path=path, told=told)
+
+
+def _usual_folder(name: str, precision: GraphPrecision) -> Path:
+    base = Path(name) if Path(name).is_dir() else Path("runs/exports") / name.replace("/", "--")
+    return base / ("onnx" if precision == "float32" else "onnx-int8")
+
+
+def _check(exported: HeadedModel, check: CheckText, *, max_length: int) -> Check:
+    scorer: Scorer | None = None
+    if isinstance(check, Task):
+        called, dataset = f"the dev set of {check.name}", check.dev
+        scorer = _scorer(exported, check)
+    else:
+        called, dataset = _plain_texts(check)
+    columns = dataset.with_format(None)[:]
+    texts: list[Any] = columns["text_a"]
+    if "text_b" in columns:
+        texts = list(zip(texts, columns["text_b"], strict=True))
+    encoded = encode(dataset, exported.tokenizer, max_length=max_length)
+    return Check(name=called, texts=texts, encoded=encoded, score=scorer)
+
+
+def _plain_texts(check: Path | Sequence[str] | None) -> tuple[str, Dataset]:
+    """Names and loads texts without labels."""
+    if check is None:
+        texts = sorted(load_embedded().dev["text_a"], key=len)
+        places = np.linspace(0, len(texts) - 1, EMBEDDED_TEXTS).astype(int)
+        mixed = np.random.default_rng(0).permutation(places)
+        return "the embedded task", Examples(text_a=[texts[i] for i in mixed]).to_dataset(())
+    if isinstance(check, Path):
+        dataset = load_unlabelled(check, text=(), pairs=False)
+        return check.name, dataset.select(range(min(len(dataset), MOST_TEXTS)))
+    if not check:
+        raise DataError("an export is checked on texts, but there are none: give at least one")
+    return "given texts", Examples(text_a=list(check)).to_dataset(())
+
+
+def _scorer(exported: HeadedModel, task: Task) -> Scorer | None:
+    """Returns what scores logits, or `None` for a model without the head of a task."""
+    if exported.head != "classifier":
+        return None
+    outputs = exported.model.config.num_labels
+    if outputs != task.output_count:
+        raise DataError(
+            f"{exported.name} has {outputs} outputs, the task {task.name} needs "
+            f"{task.output_count}: check it on its own task, or on a text file"
+        )
+    order: tuple[int, ...] | None = (0,)
+    if task.label_names:
+        order = label_order_by_name(exported.model, task.label_names)
+    if order is None:
+        raise DataError(
+            f"{exported.name} has the labels {label_names(exported.model.config)}, the task "
+            f"{task.name} has {list(task.label_names)}: check it on its own task, or on a text file"
+        )
+    columns = list(order)
+    labels = label_array(task.dev.with_format(None))
+
+    def scored(logits_NC: NDArray[np.float32]) -> Mapping[str, float]:
+        return score(task.metrics, logits_NC[:, columns], labels)
+
+    return scored
+
+
+def _provenance(name: str) -> Provenance:
+    """Gathers what the checkpoint's folder, its run and its teacher's folder tell."""
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        return Provenance()
+    metrics = read_metrics(folder) if (folder / METRICS_FILE).exists() else {}
+    teacher = _teacher_of(folder)
+    licence = _licence(folder) or (None if teacher is None else _licence(Path(teacher)))
+    return Provenance(teacher=teacher, licence=licence, metrics=metrics)
+
+
+def _teacher_of(folder: Path) -> str | None:
+    """Reads the teacher of a student in a run directory, `RUN/students/N`."""
+    file = folder.parent.parent / "settings.yaml"
+    if not folder.name.isdecimal() or not file.exists():
+        return None
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    teacher = settings.get("teacher", {}).get("model")
+    return None if teacher is None else str(teacher)
+
+
+def _licence(folder: Path) -> str | None:
+    """Reads the licence from the head of a card, as the hub writes it."""
+    card = folder / "README.md"
+    parts = card.read_text(encoding="utf-8").split("---\n", 2) if card.exists() else []
+    if len(parts) < 3 or parts[0]:  # noqa: PLR2004  nothing, head, body
+        return None
+    try:
+        head = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return None
+    licence = head.get("license") if isinstance(head, dict) else None
+    return None if licence is None else str(licence)

@@ -1,0 +1,139 @@
+"""What an export is checked on and what it tells of its origin; no file is written."""
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+from transformers import AutoModel, BertModel
+
+from stillhouse.data.task import task_from_dataset
+from stillhouse.errors import DataError, TeacherError
+from stillhouse.recipe import exporting
+from stillhouse.recipe.exporting import export_onnx_checkpoint
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Keeps what the folder would be written from."""
+    given = {}
+
+    def write(folder, exported, **more):
+        given.update(more, folder=folder, exported=exported)
+        return {}
+
+    monkeypatch.setattr(exporting, "write_onnx_folder", write)
+    return given
+
+
+def export(name, *, folder=None, check=("a sunny day",), precision="float32"):
+    export_onnx_checkpoint(str(name), folder, precision=precision, check=check, max_length=16)
+
+
+@pytest.fixture
+def student(weather_teacher, weather_tokenizer, tmp_path):
+    """A student of a run whose teacher lies in a folder with a card."""
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n\n# A teacher\n")
+    folder = tmp_path / "run" / "students" / "1"
+    weather_teacher.save_pretrained(folder)
+    weather_tokenizer.save_pretrained(folder)
+    (folder / "metrics.json").write_text('{"architecture_label": "small"}')
+    settings = yaml.safe_dump({"teacher": {"model": str(teacher)}})
+    (tmp_path / "run" / "settings.yaml").write_text(settings)
+    return folder
+
+
+def test_a_student_tells_its_teacher_and_the_teachers_licence(student, asked):
+    export(student)
+    origin = asked["provenance"]
+    assert origin.teacher == str(student.parents[2] / "teacher")
+    assert origin.licence == "cc-by-4.0"
+    assert origin.metrics == {"architecture_label": "small"}
+    assert asked["folder"] == student / "onnx"
+
+
+def test_a_checkpoints_own_licence_comes_first(student, asked):
+    (student / "README.md").write_text("---\nlicense: mit\n---\n")
+    export(student, precision="int8")
+    assert asked["provenance"].licence == "mit"
+    assert asked["folder"] == student / "onnx-int8"
+
+
+@pytest.mark.parametrize("card", ["no head", "---\n: [\n---\n", "---\ntags: [a]\n---\n"])
+def test_a_card_without_a_licence_tells_none(student, asked, card):
+    (student / "README.md").write_text(card)
+    (student.parents[2] / "teacher" / "README.md").unlink()
+    export(student)
+    assert asked["provenance"].licence is None
+
+
+def test_texts_of_a_file_are_the_first_ones(student, asked, tmp_path):
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(f"day {number}" for number in range(300)))
+    export(student, check=path)
+    assert asked["check"].name == "many.txt"
+    assert len(asked["check"].encoded) == 256
+    assert asked["check"].texts[0] == "day 0"
+    assert asked["check"].score is None
+
+
+def test_without_a_check_texts_of_many_lengths_are_taken(student, asked):
+    export(student, check=None)
+    lengths = asked["check"].encoded.lengths
+    assert len(lengths) == 24
+    assert len(set(lengths[:16].tolist())) > 3
+    assert lengths.max() <= 16
+
+
+def test_no_texts_are_refused(student, asked):
+    with pytest.raises(DataError, match="give at least one"):
+        export(student, check=())
+
+
+def weather(labels, names):
+    texts = [f"day {number}" for number in range(len(labels))]
+    rows = Dataset.from_dict({"text": texts, "label": [names[label] for label in labels]})
+    return task_from_dataset(rows, rows, text="text", label="label", name="weather")
+
+
+def test_scores_are_in_the_tasks_order_of_labels(student, asked):
+    """The model's outputs are bad, good; the task says the same in capitals and in its order."""
+    task = weather([0, 1, 1, 0] * 5, ("GOOD", "BAD"))
+    export(student, check=task)
+    named = [task.label_names[label] for label in task.dev["label"]]
+    logits = np.array([[1.0, 0.0] if name == "BAD" else [0.0, 1.0] for name in named])
+    assert asked["check"].score(logits)["accuracy"] == 1
+    assert asked["check"].score(-logits)["accuracy"] == 0
+    assert asked["check"].name == "the dev set of weather"
+
+
+@pytest.mark.parametrize("names", [("up", "down"), ("bad", "good", "fair")])
+def test_a_task_with_other_labels_is_refused(student, asked, names):
+    task = weather([number % len(names) for number in range(30)], names)
+    with pytest.raises(DataError, match="check it on its own task"):
+        export(student, check=task)
+
+
+def test_a_checkpoint_without_its_head_is_refused(
+    weather_encoder_folder, asked, tmp_path, weather_tokenizer
+):
+    model = AutoModel.from_pretrained(weather_encoder_folder)
+    model.save_pretrained(tmp_path)
+    weather_tokenizer.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(
+        config.replace('"BertModel"', '"BertForSequenceClassification"')
+    )
+    with pytest.raises(TeacherError, match="weights of its head are missing"):
+        export(tmp_path)
+
+
+def test_an_untrained_pooler_gives_no_output(asked, tmp_path, weather_tokenizer, tiny_config):
+    config = tiny_config("bert", vocab_size=len(weather_tokenizer))
+    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    weather_tokenizer.save_pretrained(tmp_path)
+    export(tmp_path)
+    assert asked["exported"].head == "encoder"
+    tokens = weather_tokenizer("a day", return_tensors="pt")
+    assert list(asked["exported"].model(**tokens)) == ["last_hidden_state"]
