@@ -64,6 +64,18 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")))
 
 
+def known_max_length(name: str, otherwise: int) -> int:
+    """Tells how many tokens of an example a checkpoint has learnt to read, at most.
+
+    Args:
+        name: A folder, or a hub id, of which nothing is known.
+        otherwise: Most tokens in any case.
+    """
+    folder = Path(name)
+    told = read_metrics(folder).get("max_length") if (folder / METRICS_FILE).exists() else None
+    return min(told, otherwise) if isinstance(told, int) else otherwise
+
+
 @torch.inference_mode()
 def _check_parity(folder: Path, model: PreTrainedModel) -> None:
     """Compares outputs on eight tokens, which touch every weight but unused table rows."""

@@ -11,6 +11,7 @@ from torch import nn
 from stillhouse.data.encoding import encode
 from stillhouse.errors import DataError
 from stillhouse.evaluate.metrics import bootstrap, score
+from stillhouse.export.checkpoint import known_max_length
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import label_order_by_name, load_model, load_tokenizer
@@ -43,6 +44,11 @@ class Evaluation:
 def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation:
     """Scores a checkpoint folder or hub id on the task's dev set, in float32.
 
+    Args:
+        name: The checkpoint.
+        task: The task.
+        max_length: Most tokens of an example; fewer where the checkpoint was trained on fewer.
+
     Raises:
         DataError: If the checkpoint's labels cannot be those of the task.
     """
@@ -55,7 +61,7 @@ def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation
         )
     module: nn.Module = model
     module.to("cuda" if torch.cuda.is_available() else "cpu")
-    longest = min(max_length, usable_positions(model.config))
+    longest = min(known_max_length(name, max_length), usable_positions(model.config))
     dev = encode(task.dev, load_tokenizer(name), max_length=longest)
     logits_NC = predict(model, dev)
     if task.label_names:

@@ -17,7 +17,7 @@ from stillhouse.data.table import load_unlabelled
 from stillhouse.data.task import Task
 from stillhouse.errors import DataError
 from stillhouse.evaluate.metrics import score
-from stillhouse.export.checkpoint import METRICS_FILE, read_metrics
+from stillhouse.export.checkpoint import METRICS_FILE, known_max_length, read_metrics
 from stillhouse.export.onnx_folder import Check, Provenance, write_onnx_folder
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.checkpoint_heads import load_headed
@@ -63,7 +63,8 @@ def export_onnx_checkpoint(
         precision: Of the file.
         check: A task, whose dev set scores the model as well; a text file, one text a line; texts;
             or `None`, which takes some of the embedded task.
-        max_length: Most tokens of an example of the check.
+        max_length: Most tokens of an example of the check; fewer where the checkpoint was trained
+            on fewer.
 
     Raises:
         ExportError: As `write_onnx_folder`, or if a package is missing.
@@ -72,7 +73,7 @@ def export_onnx_checkpoint(
     """
     require_onnx()
     exported = load_headed(name)
-    longest = min(max_length, usable_positions(exported.model.config))
+    longest = min(known_max_length(name, max_length), usable_positions(exported.model.config))
     checked = _check(exported, check, max_length=longest)
     path = folder or _usual_folder(name, precision)
     told = write_onnx_folder(

@@ -217,6 +217,7 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
         "quality_low": low,
         "quality_high": high,
         "quality_count": len(dev),
+        "max_length": bench.settings.task.max_length,
         "scores": scores,
         "quality_search": bench.quality(model, bench.data.validation)[metric],
         "quality_search_count": len(bench.data.validation),

@@ -309,6 +309,7 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
             {key: one[key] for key in ("learning_rate", "epoch", "quality_search")} for one in facts
         ],
         "has_fresh_head": bench.has_fresh_head,
+        "max_length": bench.settings.task.max_length,
         **_size(model),
     }
     card = CARD.format(**metrics)

@@ -85,6 +85,7 @@ def test_a_checkpoint_folder_with_the_teachers_vocabulary(
     assert metrics["initialisation"] == {"kind": "checkpoint", "layers": [], "source": str(folder)}
     assert metrics["speedup"] == pytest.approx(2.0 / 0.4875)  # both from the table
     assert metrics["within_limit"] is True
+    assert metrics["max_length"] == 128
     student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/students/1")
     assert student.config.id2label == {0: "bad", 1: "good"}
 

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertModel
 
 from stillhouse.data.task import task_from_dataset
 from stillhouse.errors import DataError, TeacherError
+from stillhouse.export.checkpoint import METRICS_FILE
 from stillhouse.recipe.evaluation import evaluate_checkpoint
 
 
@@ -26,6 +29,17 @@ def test_scores_of_a_checkpoint(weather_teacher_folder, task):
     found = evaluate_checkpoint(str(weather_teacher_folder), task, max_length=128)
     assert found.scores == {"accuracy": 1.0, "f1_macro": 1.0}
     assert (found.low, found.high, found.count, found.task) == (1.0, 1.0, 12, "weather")
+
+
+def test_no_more_is_read_than_the_checkpoint_has_learnt_to_read(weather_teacher, task, saved):
+    folder = saved(weather_teacher)
+    short = evaluate_checkpoint(folder, task, max_length=3)
+    assert (
+        short.scores["accuracy"]
+        < evaluate_checkpoint(folder, task, max_length=128).scores["accuracy"]
+    )
+    (Path(folder) / METRICS_FILE).write_text('{"max_length": 3}')
+    assert evaluate_checkpoint(folder, task, max_length=128) == short
 
 
 def test_outputs_in_another_order_are_matched_by_name(weather_teacher, task, saved):
