@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         evaluate,
         export_onnx,
         finetune,
+        measure,
         search,
     )
     from stillhouse.data.task import Task, load_task, task_from_dataset
     from stillhouse.device.latency import Latency, Workload
     from stillhouse.errors import StillhouseError
     from stillhouse.recipe.exporting import OnnxExport
+    from stillhouse.recipe.measuring import MeasureSettings
     from stillhouse.search.optuna_strategy import OptunaStrategy
     from stillhouse.search.pareto import pareto_front
     from stillhouse.search.strategy import Strategy
@@ -39,6 +41,7 @@ __all__ = [
     "Dimension",
     "FinetuneResult",
     "Latency",
+    "MeasureSettings",
     "OnnxExport",
     "OptunaStrategy",
     "SearchResult",
@@ -55,6 +58,7 @@ __all__ = [
     "export_onnx",
     "finetune",
     "load_task",
+    "measure",
     "pareto_front",
     "search",
     "task_from_dataset",
@@ -65,6 +69,7 @@ _HOMES = {
     "Dimension": "space.search_space",
     "FinetuneResult": "api",
     "Latency": "device.latency",
+    "MeasureSettings": "recipe.measuring",
     "OnnxExport": "recipe.exporting",
     "OptunaStrategy": "search.optuna_strategy",
     "SearchResult": "api",
@@ -80,6 +85,7 @@ _HOMES = {
     "export_onnx": "api",
     "finetune": "api",
     "load_task": "data.task",
+    "measure": "api",
     "pareto_front": "search.pareto",
     "search": "api",
     "task_from_dataset": "data.task",

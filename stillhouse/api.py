@@ -25,6 +25,7 @@ from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
 from stillhouse.recipe.exporting import OnnxExport, export_onnx_checkpoint
 from stillhouse.recipe.finetune import finetune_checkpoint
+from stillhouse.recipe.measuring import Measurements, MeasureSettings, measure_checkpoint
 from stillhouse.recipe.open_workbench import (
     load_workbench,
     open_workbench,
@@ -32,6 +33,7 @@ from stillhouse.recipe.open_workbench import (
 )
 from stillhouse.recipe.plan import Plan, make_plan
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, pretrain_selected
+from stillhouse.recipe.profiling import ProfileJob, profile_space
 from stillhouse.recipe.single import distil_student
 from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
@@ -51,6 +53,8 @@ from stillhouse.search.trial import Trial
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from stillhouse.device.profile import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,6 +404,18 @@ def _family_result(run: RunDirectory, students: Sequence[Student]) -> SearchResu
     )
 
 
+def run_profile_job(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
+    """Measures some architectures of a space and fits a predictor; goes on with what is begun.
+
+    Args:
+        job: What to measure, and where.
+        out: The profile, a `.json` file.
+        narrator: Told the progress.
+    """
+    _refuse_workers("profile")
+    return profile_space(job, out, narrator)
+
+
 def plan_job(settings: RunSettings, narrator: Narrator, given: Given = Given()) -> Plan:
     """Tells what a search will do and what it will take, from a few timed steps; trains nothing.
 
@@ -486,14 +502,18 @@ def export_onnx(
 
     Args:
         model: Folder or hub id of a classifier, a model of masked words or a bare encoder.
-        precision: `float32`, or `int8`: weights of embeddings and matrix products in 8 bits.
+        precision: `float32`; `int8`: weights of embeddings and matrix products in 8 bits; or
+            `int8-static`: the same with the scales of activations fixed beforehand, on other texts
+            than those of the check, which is what OpenVINO computes in 8 bits.
         check: What to check on: a `.txt` file with one text a line, texts, a task, its settings or
             its name, whose dev set scores the file as well. `None` takes some embedded texts.
-        out: The folder; by default `onnx` (or `onnx-int8`) in that of the checkpoint.
+        out: The folder; by default `onnx` (or `onnx-int8`, `onnx-int8-static`) in that of the
+            checkpoint.
 
     Raises:
         ExportError: If a package of the extra `onnx` is missing, the exporter lacks an operator,
             or the file of float32 differs from the model.
+        DataError: If the check's texts are too few to fix scales on as well.
         SettingsError: If there is no such precision.
     """
     if precision not in PRECISIONS:
@@ -502,6 +522,35 @@ def export_onnx(
     folder = None if out is None else Path(out)
     return export_onnx_checkpoint(
         str(model), folder, precision=precision, check=checked, max_length=max_length
+    )
+
+
+def measure(
+    model: str | Path,
+    *,
+    against: str | Path | None = None,
+    settings: MeasureSettings | None = None,
+    narrator: Narrator | None = None,
+    on_row: Callable[[Measurements], None] | None = None,
+) -> Measurements:
+    """Measures time, size and peak memory of a checkpoint on devices of this machine.
+
+    Args:
+        model: Folder or hub id of a classifier, a model of masked words or a bare encoder.
+        against: The same of its teacher, which is then timed in turn with it.
+        settings: On which devices and for which workloads; by default `auto`, batch 1, length 128.
+        narrator: Told the progress; by default it goes to the log.
+        on_row: Given all that is known after every row.
+
+    Raises:
+        DeviceError: If nothing of it can be measured here; what fails later is told in its row.
+    """
+    return measure_checkpoint(
+        str(model),
+        None if against is None else str(against),
+        settings or MeasureSettings(),
+        narrator or LoggingNarrator(),
+        on_row or (lambda _: None),
     )
 
 

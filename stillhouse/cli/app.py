@@ -17,8 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stillhouse.cli.devices import devices, measure
+from stillhouse.cli.profile import profile
 from stillhouse.cli.progress import RichNarrator
 from stillhouse.device.data_sheets import data_sheets
+from stillhouse.device.kinds import MEASURED
 from stillhouse.errors import SettingsError, StillhouseError
 
 if TYPE_CHECKING:
@@ -70,8 +73,8 @@ FinetuneOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option(
-        help="Where latency is told: auto, cpu, cuda, a .csv file of latencies, or a chip by its "
-        f"data sheet ({', '.join(data_sheets())})."
+        help=f"Where latency is told: auto, {', '.join(MEASURED)}; a .csv file of latencies; a "
+        f".json file of `profile`; or a chip by its data sheet ({', '.join(data_sheets())})."
     ),
 ]
 SetOption = Annotated[
@@ -114,8 +117,9 @@ def search_settings(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="latency_ms=5, speedup=3, size_mb=40, params_m=10 or flops_fraction=0.5, or "
-            "several with commas between. Repeatable; for nas-bert each is a budget of its own."
+            help="latency_ms=5, speedup=3, size_mb=40, memory_mb=300, params_m=10 or "
+            "flops_fraction=0.5, or several with commas between. Repeatable; for nas-bert each is "
+            "a budget of its own."
         ),
     ] = None,
     text: TextOption = None,
@@ -374,6 +378,10 @@ def distill(
         typer.Option(help="A shape (layers=3,hidden_size=384), a folder or a hub id."),
     ] = None,
     task: TaskOption = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="As for search; told beside what the student costs. Repeatable."),
+    ] = None,
     run: RunOption = Path("runs/distill"),
     text: TextOption = None,
     label: LabelOption = None,
@@ -406,6 +414,7 @@ def distill(
             "final.epochs": epochs,
             "seed": seed,
         },
+        limits=limit or (),
         device=device,
         overrides=overrides or (),
     )
@@ -519,7 +528,12 @@ def export(
     *,
     to: Annotated[str, typer.Option(help="Format: onnx.")] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="float32, or int8: embeddings and matrix products in 8 bits.")
+        str,
+        typer.Option(
+            help="float32; int8: embeddings and matrix products in 8 bits; or int8-static: the "
+            "same with scales fixed beforehand, on texts that are not those of the check, which "
+            "is the one that OpenVINO computes in 8 bits."
+        ),
     ] = "float32",
     check: Annotated[
         str | None,
@@ -533,7 +547,10 @@ def export(
     dev: DevOption = None,
     metric: MetricOption = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="By default onnx or onnx-int8 in the checkpoint.")
+        Path | None,
+        typer.Option(
+            "--out", help="By default onnx, onnx-int8 or onnx-int8-static in the checkpoint."
+        ),
     ] = None,
 ) -> None:
     """Write a checkpoint as a folder that runs with onnxruntime alone, checked against PyTorch.
@@ -553,6 +570,12 @@ def export(
     quiet_libraries()
     exported = export_onnx(model, precision=cast(Any, precision), check=checked, out=folder)
     _print_export(exported.told)
+    if (fixed_on := exported.told["calibrated_on"]) is not None:
+        out.print(
+            f"scales fixed on {fixed_on['texts']} texts of {fixed_on['name']}",
+            markup=False,
+            highlight=False,
+        )
     err.print(
         f"\nDone. Try it: python {exported.path / 'infer.py'} 'a sentence'",
         markup=False,
@@ -635,16 +658,24 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004
 
 
-def _latency_told(metrics: Mapping[str, Any]) -> str:
+def _latency_told(students: Sequence[Student]) -> str:
     """Tells what the latencies of a table are: `latency: analytic, batch 1, length 64, …`."""
-    return f"latency: {metrics['latency_how']}, {metrics['workload_label']}"
+    ways = dict.fromkeys(_way_told(student.metrics) for student in students)
+    return f"latency: {' and '.join(ways)}, {students[0].metrics['workload_label']}"
+
+
+def _way_told(metrics: Mapping[str, Any]) -> str:
+    """Tells how a latency is known, and of a predicted one how well."""
+    if metrics["latency_how"] != "predicted":
+        return str(metrics["latency_how"])
+    return f"predicted to ± {metrics['latency_high_ms'] / metrics['latency_ms'] - 1:.0%}"
 
 
 def _print_students(students: Sequence[Student], competitors: Sequence[Student] = ()) -> None:
     if not students:
         return
     first = students[0].metrics
-    table = Table(title=f"Students ({_latency_told(first)})")
+    table = Table(title=f"Students ({_latency_told(students)})")
     for column in ("rank", "architecture", first["metric"], "of teacher", "ms", "faster", "limit"):
         table.add_column(column)
     for rank, student in enumerate(students, start=1):
@@ -653,6 +684,9 @@ def _print_students(students: Sequence[Student], competitors: Sequence[Student] 
     for student in competitors:
         table.add_row(student.metrics.get("name", "compared"), *_row(student.metrics))
     out.print(table)
+    named = {str(rank): student for rank, student in enumerate(students, start=1)}
+    named |= {f"c{place}": student for place, student in enumerate(competitors, start=1)}
+    _print_costs(named)
     out.print(
         f"teacher: {first['metric']} {first['teacher_quality']:.4f}, "
         f"{first['teacher_latency_ms']:.2f} ms",
@@ -664,7 +698,7 @@ def _print_family(students: Sequence[Student]) -> None:
     """Prints students without a task; a worker of a data-parallel training has none to print."""
     if not students:
         return
-    table = Table(title=f"Students ({_latency_told(students[0].metrics)})")
+    table = Table(title=f"Students ({_latency_told(students)})")
     for column in ("folder", "space", "architecture", "relation loss", "M parameters"):
         table.add_column(column)
     for column in ("FLOPs of teacher's", "ms", "faster"):
@@ -682,6 +716,7 @@ def _print_family(students: Sequence[Student]) -> None:
             f"{metrics['speedup']:.2f}x",
         )
     out.print(table)
+    _print_costs({student.path.name: student for student in students})
     err.print(
         f"\nDone. Fine-tune one with: stillhouse finetune {students[0].path} --task glue/mrpc",
         markup=False,
@@ -694,7 +729,7 @@ def _print_selected(students: Sequence[Student]) -> None:
     """Prints selected chains; a worker of a training in several processes has none to print."""
     if not students:
         return
-    table = Table(title=f"Selected ({_latency_told(students[0].metrics)})")
+    table = Table(title=f"Selected ({_latency_told(students)})")
     for column in ("folder", "budget", "architecture", "masked-word loss"):
         table.add_column(column)
     for column in ("M parameters", "FLOPs of teacher's", "ms"):
@@ -712,12 +747,33 @@ def _print_selected(students: Sequence[Student]) -> None:
             f"{metrics['latency_ms']:.2f}",
         )
     out.print(table)
+    _print_costs({student.path.name: student for student in students})
     err.print(
         f"\nDone. Pre-train one with: stillhouse train {students[0].path}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _print_costs(students: Mapping[str, Student]) -> None:
+    """Prints sizes, and for every limit of every student what was asked and measured."""
+    from stillhouse.report.figures import read_figures  # noqa: PLC0415  loads scipy
+    from stillhouse.report.limits_table import lines_of  # noqa: PLC0415  loads scipy
+    from stillhouse.report.wording import sizes  # noqa: PLC0415  loads scipy
+
+    lines = [line for name, one in students.items() for line in lines_of(name, one.metrics)]
+    if lines:
+        table = Table(title="Limits")
+        for column in ("student", "limit", "measured", "outcome"):
+            table.add_column(column)
+        for line in lines:
+            told = f"{line.measured} ({line.interval})" if line.interval else line.measured
+            table.add_row(line.student, line.asked, told, line.margin or "-")
+        out.print(table)
+    for name, one in students.items():
+        if told := sizes(read_figures(one.metrics)):
+            out.print(f"student {name}: {told}", highlight=False)
 
 
 def _print_finetuned(result: FinetuneResult) -> None:
@@ -771,6 +827,11 @@ def _row(metrics: Any) -> list[str]:
         f"{metrics['speedup']:.2f}x",
         "within" if metrics["within_limit"] else "over",
     ]
+
+
+app.command()(profile)
+app.command()(devices)
+app.command()(measure)
 
 
 def main() -> None:

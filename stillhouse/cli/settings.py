@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.device.chips import did_you_mean, find_chip, known_chips
+from stillhouse.device.kinds import MEASURED
 from stillhouse.errors import SettingsError
 from stillhouse.run.settings import (
     RunSettings,
@@ -17,7 +18,7 @@ from stillhouse.run.settings import (
     settings_from_dict,
 )
 
-TORCH_DEVICES = ("auto", "cpu", "cuda")
+MEASURED_DEVICES = ("auto", *MEASURED)
 
 
 def gather_settings(
@@ -37,7 +38,7 @@ def gather_settings(
         limits: Texts such as `latency_ms=5` or `latency_ms=5,params_m=10`. All of them hold
             together, but under `nas-bert`, where each is a budget of its own.
         time: Text such as `45m`.
-        device: Text such as `cuda`, `board.csv` or `tpu-v4i`.
+        device: Text such as `onnxruntime-cpu`, `board.csv`, `kd-nas.json` or `tpu-v4i`.
         overrides: Texts such as `search.epochs=2`.
 
     Raises:
@@ -66,7 +67,7 @@ def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Seque
 
 
 def read_device(text: str) -> dict[str, str | None]:
-    """Reads the name of a device: one of PyTorch's, a file of latencies, or a chip.
+    """Reads the name of a device: one to measure on, a file of latencies, a profile, or a chip.
 
     Returns:
         Settings by path, which replace whatever device was set before.
@@ -74,24 +75,27 @@ def read_device(text: str) -> dict[str, str | None]:
     Raises:
         SettingsError: If it is none of them.
     """
-    table, chip = None, None
+    table, chip, profile = None, None, None
     if Path(text).suffix.lower() == ".csv":
         kind, table = "table", text
-    elif text in TORCH_DEVICES:
+    elif Path(text).suffix.lower() == ".json":
+        kind, profile = "predicted", text
+    elif text in MEASURED_DEVICES:
         kind = text
     elif text in known_chips():
         kind, chip = "analytic", text
     else:
-        known = (*TORCH_DEVICES, *known_chips())
+        known = (*MEASURED_DEVICES, *known_chips())
         raise SettingsError(
-            f"--device must be a .csv file of latencies or one of {', '.join(known)}, got "
-            f"{text!r}{did_you_mean(text, known)}"
+            "--device must be a .csv file of latencies, a .json file of stillhouse profile or one "
+            f"of {', '.join(known)}, got {text!r}{did_you_mean(text, known)}"
         )
     # The precision is the device's own again, unless `--set` names one.
     values = {
         "device.kind": kind,
         "device.table": table,
         "device.chip": chip,
+        "device.profile": profile,
         "device.precision": None,
     }
     if chip is not None and not find_chip(chip).is_processor:

@@ -13,8 +13,11 @@ from pydantic import ConfigDict, TypeAdapter
 from stillhouse.device.data_sheets import data_sheets
 from stillhouse.errors import DeviceError, SettingsError
 
-ToldPrecision: TypeAlias = Literal["float32", "bfloat16", "int8"]
-"""Arithmetic that a latency can be told for; models are trained in the first two only."""
+ToldPrecision: TypeAlias = Literal["float32", "bfloat16", "int8", "int8-static"]
+"""Arithmetic that a latency can be told for; models are trained in the first two only.
+
+In `int8` activations are scaled as they come, in `int8-static` by scales that texts have fixed.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

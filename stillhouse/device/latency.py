@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from scipy import stats
 
 from stillhouse.device.chips import ToldPrecision
+from stillhouse.device.kinds import MEASURED
 from stillhouse.errors import DeviceError, SettingsError
+
+How: TypeAlias = Literal["measured", "predicted", "table", "analytic"]
+
+LEAST_RUNS_OF_AN_INTERVAL = 6
+"""2 · 0.5⁶ < 0.05: with fewer runs the 95 % interval of a median does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +28,14 @@ class Workload:
         length: Tokens of each example.
         precision: Arithmetic of weights and activations.
         threads: Processor threads; 0 on a GPU or another accelerator, where they do not matter.
+        padding_fraction: Share of the tokens of every example that are padding, 0 to below 1.
     """
 
     length: int
     batch: int = 1
     precision: ToldPrecision = "float32"
     threads: int = 0
+    padding_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses an impossible workload."""
@@ -35,13 +43,19 @@ class Workload:
             raise SettingsError(
                 f"workload: batch and length must be at least 1, threads not negative; got {self}"
             )
+        if not 0 <= self.padding_fraction < 1:
+            raise SettingsError(
+                "workload: padding_fraction must be at least 0 and below 1, got "
+                f"{self.padding_fraction}"
+            )
 
     @property
     def label(self) -> str:
         """One line for a person: `batch 1, length 64, float32, 2 threads`."""
         unit = "thread" if self.threads == 1 else "threads"
         threads = f", {self.threads} {unit}" if self.threads else ""
-        return f"batch {self.batch}, length {self.length}, {self.precision}{threads}"
+        padding = f", {self.padding_fraction:.0%} padding" if self.padding_fraction else ""
+        return f"batch {self.batch}, length {self.length}, {self.precision}{threads}{padding}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +80,7 @@ class Latency:
     p10_ms: float
     p90_ms: float
     runs: int
-    how: Literal["measured", "table", "analytic"]
+    how: How
     device: str
     workload: Workload
 
@@ -82,10 +96,18 @@ class Comparison:
     Attributes:
         student: Latency of the student.
         teacher: Latency of the teacher in the same minute, so that a ratio survives a busy machine.
+        noise_fraction: Half-width of the 95 % interval of their ratio, over the ratio; 0 where
+            nothing was timed.
+        file_mb: Size of the file that the runtime loads for the student, in 10⁶ bytes; `None`
+            where there is no file.
+        attempts: How often both were timed anew, the first time included; 0 where nothing was.
     """
 
     student: Latency
     teacher: Latency
+    noise_fraction: float = 0.0
+    file_mb: float | None = None
+    attempts: int = 0
 
     @property
     def speedup(self) -> float:
@@ -118,6 +140,18 @@ class Device(Protocol):
         """
         ...
 
+    def peak_memory_mb(self, architecture: Shape, workload: Workload) -> float:
+        """Tells what a student adds to the memory of a process that has only its runtime.
+
+        Returns:
+            10⁶ bytes at the peak of loading it and running the workload a few times; on a CUDA
+            device of that device's memory.
+
+        Raises:
+            DeviceError: If the device cannot tell it.
+        """
+        ...
+
 
 def told(
     ms: float, *, how: Literal["table", "analytic"], device: str, workload: Workload
@@ -143,6 +177,21 @@ def told(
     )
 
 
+def no_memory(source: str, architecture: Shape, workload: Workload) -> DeviceError:
+    """Returns the error of a device that tells latencies alone.
+
+    Args:
+        source: What tells them.
+        architecture: Whose memory was asked for.
+        workload: What it was asked for.
+    """
+    return DeviceError(
+        f"{source} tells latencies, not the peak memory of {architecture.key} at "
+        f"{workload.label}; memory is measured where models run: take one of the devices "
+        f"{', '.join(MEASURED)}"
+    )
+
+
 def summarise(times_ms: Sequence[float], *, device: str, workload: Workload) -> Latency:
     """Summarises timed passes.
 
@@ -151,8 +200,11 @@ def summarise(times_ms: Sequence[float], *, device: str, workload: Workload) -> 
         device: Name of the device.
         workload: What was run.
     """
-    if len(times_ms) < 6:  # noqa: PLR2004  2 · 0.5⁶ < 0.05: below it the interval does not exist
-        raise DeviceError(f"{len(times_ms)} timed runs: a median needs at least 6 for its interval")
+    if len(times_ms) < LEAST_RUNS_OF_AN_INTERVAL:
+        raise DeviceError(
+            f"{len(times_ms)} timed runs: a median needs at least {LEAST_RUNS_OF_AN_INTERVAL} for "
+            "its interval"
+        )
     interval: Any = stats.quantile_test(times_ms, p=0.5).confidence_interval(confidence_level=0.95)
     p10, median, p90 = np.percentile(times_ms, [10, 50, 90])
     return Latency(

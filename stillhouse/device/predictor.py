@@ -33,6 +33,7 @@ _ROUNDS = 20
 _LEAST_ERROR_FRACTION = 1e-6
 _NO_MATTER_FRACTION = 0.002
 """Of a latency: a difference in error that no measurement could show."""
+_EQUAL_FRACTION = 1e-9
 _LEAST_LATENCY_FRACTION = 0.1
 """Of the shortest measured latency: no prediction is below it."""
 
@@ -124,7 +125,8 @@ class LatencyPredictor:
         """Predicts latencies.
 
         The standard error is that of a new measurement. In the mean over the measured rows it is as
-        in cross-validation; a row far from them has more.
+        in cross-validation; a row far from them has more. It is infinite for a row with another
+        value in a column where all measured rows have the same: what that costs is not known.
 
         Args:
             features: Rows by the columns that the model was fitted to.
@@ -141,10 +143,9 @@ class LatencyPredictor:
         scaled = self._scaling.apply(features)
         latency_ms = self._predict(scaled)
         widening = np.sqrt((1 + self._leverage(scaled)) / (1 + self._mean_leverage))
-        return Prediction(
-            latency_ms=latency_ms,
-            standard_error_ms=latency_ms * self.errors.rms_fraction * widening,
-        )
+        standard_error_ms = latency_ms * self.errors.rms_fraction * widening
+        standard_error_ms[self._scaling.leaves_equal_columns(features)] = np.inf
+        return Prediction(latency_ms=latency_ms, standard_error_ms=standard_error_ms)
 
     def _leverage(self, scaled: Array) -> Array:
         design = _with_ones(scaled)
@@ -259,12 +260,17 @@ class _Scaling:
     def of(cls, features: Array) -> _Scaling:
         deviation = features.std(axis=0)
         mean = features.mean(axis=0)
-        is_equal = deviation <= 1e-9 * np.abs(mean)
+        is_equal = deviation <= _EQUAL_FRACTION * np.abs(mean)
         return cls(mean=mean, deviation=np.where(is_equal, np.inf, deviation))
 
     @property
     def columns(self) -> int:
         return len(self.mean)
+
+    def leaves_equal_columns(self, features: Array) -> NDArray[np.bool_]:
+        is_equal = np.isinf(self.deviation)
+        differs = np.abs(features - self.mean) > _EQUAL_FRACTION * np.abs(self.mean)
+        return np.asarray(differs[:, is_equal].any(axis=1))
 
     def apply(self, features: Array) -> Array:
         scaled: Array = (features - self.mean) / self.deviation

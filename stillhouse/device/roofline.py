@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stillhouse.device.chips import Chip, ToldPrecision
-from stillhouse.device.latency import Comparison, Latency, Shape, Workload, told
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload, no_memory, told
 from stillhouse.device.work import Operation, Product, operations_of
 from stillhouse.errors import DeviceError
 from stillhouse.model.anatomy import architecture_of, ends_of, usable_positions
@@ -48,6 +48,9 @@ class RooflineDevice:
         return Comparison(
             student=self._tell(architecture, workload), teacher=self._tell(self.teacher, workload)
         )
+
+    def peak_memory_mb(self, architecture: Shape, workload: Workload) -> float:  # noqa: D102
+        raise no_memory(f"the data sheet of {self.chip.label}", architecture, workload)
 
     def _tell(self, architecture: Shape, workload: Workload) -> Latency:
         if workload.length > self.positions:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.device.latency import Comparison, Latency, Shape, Workload, told
+from stillhouse.device.latency import Comparison, Latency, Shape, Workload, no_memory, told
 from stillhouse.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class TableDevice:
             student=self._look_up(architecture.key, workload),
             teacher=self._look_up(TEACHER_ROW, workload),
         )
+
+    def peak_memory_mb(self, architecture: Shape, workload: Workload) -> float:  # noqa: D102
+        raise no_memory(f"the latency table {self.name!r}", architecture, workload)
 
     def _look_up(self, row: str, workload: Workload) -> Latency:
         if row not in self.latency_ms:

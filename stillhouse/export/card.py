@@ -172,7 +172,7 @@ batch and length, at most {max_length} tokens), exported with stillhouse.
 | --- | --- | --- |{score_rule}
 {rows}
 
-Checked on {texts} texts of {checked}.{agreement}
+Checked on {texts} texts of {checked}.{agreement}{calibration}
 
 ```sh
 pip install onnxruntime tokenizers numpy
@@ -191,7 +191,7 @@ def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
         metrics: Content of the checkpoint's `metrics.json`, or nothing.
     """
     source, names = told["source"], list(next(iter(told["scores"].values()), {}))
-    agreement = told["int8_agreement_fraction"]
+    agreement, calibrated = told["int8_agreement_fraction"], told["calibrated_on"]
     licence = source["licence"]
     return ONNX_CARD.format(
         title=metrics.get("architecture_label", source["name"]),
@@ -209,7 +209,10 @@ def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
         checked=told["checked_on"]["name"],
         agreement=""
         if agreement is None
-        else f" Of the answers in int8, {agreement:.2%} are those in float32.",
+        else f" Of the answers in {told['precision']}, {agreement:.2%} are those in float32.",
+        calibration=""
+        if calibrated is None
+        else f" Scales fixed on {calibrated['texts']} texts of {calibrated['name']}.",
         provenance=_provenance(source),
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from stillhouse.data.batching import collate
+from stillhouse.data.batching import collate, plan_ordered
 from stillhouse.errors import ExportError
 from stillhouse.export.card import onnx_card
 from stillhouse.export.infer_example import infer_example
@@ -26,6 +26,7 @@ from stillhouse.files import folder_written_aside, hash_file
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.inputs import input_names
 from stillhouse.model.onnx_graph import open_session, quantise_graph, write_graph
+from stillhouse.model.onnx_static import quantise_statically
 from stillhouse.model.teachers import hash_weights
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ LARGEST_DIFFERENCE = 1e-4
 two runtimes add the same numbers in different orders."""
 BATCH_SIZE = 16
 VERSIONS_OF = ("stillhouse", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-PYTORCH, FLOAT32, INT8 = "pytorch float32", "onnx float32", "onnx int8"
+PYTORCH, FLOAT32 = "pytorch float32", "onnx float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,19 @@ class Check:
     texts: Sequence[str | tuple[str, str]]
     encoded: EncodedSet
     score: Callable[[NDArray[np.float32]], Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Text that the scales of a static file are fixed on.
+
+    Attributes:
+        name: What it is.
+        encoded: Its examples, which are not those of the check.
+    """
+
+    name: str
+    encoded: EncodedSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +101,7 @@ class _Comparison:
     Attributes:
         differences: Largest difference from the model by file and output.
         shares: The same as a share of the output's largest magnitude, or of 1 where that is less.
-        agreeing: Answers of the files in 8 bits that are those of the file in float32.
+        agreeing: Answers of the file in 8 bits that are those of the file in float32.
         answers: Their number.
         logits: `[N, C]` of a classifier, by model or file.
     """
@@ -106,6 +120,7 @@ def write_onnx_folder(
     precision: GraphPrecision,
     check: Check,
     provenance: Provenance,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Writes a model as a folder that needs onnxruntime, tokenizers and numpy alone.
 
@@ -115,6 +130,7 @@ def write_onnx_folder(
         precision: Of the file. One in 8 bits is made of one in float32, which is checked as well.
         check: Text to check on.
         provenance: For the card.
+        calibration: For `int8-static`, which needs it.
 
     Returns:
         Content of `export.json`.
@@ -129,12 +145,13 @@ def write_onnx_folder(
     with tempfile.TemporaryDirectory(prefix="stillhouse-onnx-") as work:
         graph = write_graph(exported.model, Path(work) / "float32.onnx", inputs=names)
         graphs = {FLOAT32: graph}
-        if precision == "int8":
-            graphs[INT8] = quantise_graph(graph.path, Path(work) / "int8.onnx")
+        if precision != "float32":
+            graphs[f"onnx {precision}"] = _in_8_bits(graph, precision, calibration)
         comparison = _compare(exported, graphs, check.encoded)
         told = _told(exported, graphs, comparison, check)
         told["source"]["teacher"] = provenance.teacher
         told["source"]["licence"] = provenance.licence
+        told["calibrated_on"] = _calibrated_on(calibration)
         with folder_written_aside(folder) as aside:
             shutil.copyfile(list(graphs.values())[-1].path, aside / MODEL_FILE)
             _write_rest(aside, exported, told, provenance)
@@ -158,6 +175,27 @@ def _input_names(exported: HeadedModel) -> list[str]:
     """Names what both the model takes and the tokeniser gives."""
     given = {"attention_mask", *exported.tokenizer.model_input_names}
     return [name for name in input_names(exported.model.config) if name in given]
+
+
+def _in_8_bits(graph: Graph, precision: GraphPrecision, calibration: Calibration | None) -> Graph:
+    """Writes a file of float32 anew beside it."""
+    target = graph.path.with_name(f"{precision}.onnx")
+    if precision != "int8-static":
+        return quantise_graph(graph.path, target)
+    assert calibration is not None
+    encoded = calibration.encoded
+    batches = (collate(encoded, one) for one in plan_ordered(encoded.lengths, BATCH_SIZE))
+    return quantise_statically(
+        graph.path,
+        target,
+        ({name: getattr(batch, name).numpy() for name in graph.inputs} for batch in batches),
+    )
+
+
+def _calibrated_on(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    return {"name": calibration.name, "texts": len(calibration.encoded)}
 
 
 @torch.inference_mode()
@@ -235,8 +273,9 @@ def _note_answers(
                 name, np.empty((count, logits_BC.shape[-1]), dtype=np.float32)
             )
             whole[indices] = logits_BC
-    if INT8 in logits and not _is_score(exported):
-        one, other = (_answers(exported, logits[name]) for name in (FLOAT32, INT8))
+    last = list(logits)[-1]
+    if last != FLOAT32 and not _is_score(exported):
+        one, other = (_answers(exported, logits[name]) for name in (FLOAT32, last))
         found.agreeing += int((one == other).sum())
         found.answers += one.size
 
@@ -262,7 +301,7 @@ def _told(
 ) -> dict[str, Any]:
     """Gathers the content of `export.json`."""
     config, tokenizer = exported.model.config, exported.tokenizer
-    graph = list(graphs.values())[-1]
+    called, graph = list(graphs.items())[-1]
     scores = {}
     if check.score is not None:
         scores = {name: dict(check.score(logits)) for name, logits in comparison.logits.items()}
@@ -276,7 +315,7 @@ def _told(
         },
         "model_type": config.model_type,
         "head": exported.head,
-        "precision": "int8" if INT8 in graphs else "float32",
+        "precision": called.removeprefix("onnx "),
         "opset": graph.opset,
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from torch import nn
 
-GraphPrecision: TypeAlias = Literal["float32", "int8"]
+GraphPrecision: TypeAlias = Literal["float32", "int8", "int8-static"]
 PRECISIONS: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -129,35 +129,51 @@ def quantise_graph(source: Path, target: Path) -> Graph:
         ExportError: If a package is missing, or an embedding or a product was left in float32.
     """
     require_onnx()
-    import onnx  # noqa: PLC0415  an extra
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  an extra
 
-    model = onnx.load(source)
-    # Shapes that the exporter noted down are no longer true of what its optimiser made of it.
-    model.graph.ClearField("value_info")
-    _fold_transposes(model)
-    with _quiet_quantiser():
+    with quiet_quantiser():
         quantize_dynamic(
-            model,
+            load_to_quantise(source),
             target,
             op_types_to_quantize=list(WEIGHT_PLACES),
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
-    left = float_weights(target)
+    refuse_float_weights(target, source=source)
+    return read_graph(target)
+
+
+def load_to_quantise(source: Path) -> ModelProto:
+    """Loads a file that `write_graph` wrote so that a quantiser finds every weight of it."""
+    import onnx  # noqa: PLC0415  an extra
+
+    model = onnx.load(source)
+    # Shapes that the exporter noted down are no longer true of what its optimiser made of it.
+    model.graph.ClearField("value_info")
+    _fold_transposes(model)
+    return model
+
+
+def refuse_float_weights(path: Path, *, source: Path) -> None:
+    """Checks that a quantised file has no weights of float32 left.
+
+    Raises:
+        ExportError: Naming the operations that read them, and the file they came from.
+    """
+    left = float_weights(path)
     if left:
         raise ExportError(
             f"these weights of {source.name} were left in float32 by the quantiser: "
             f"{', '.join(left)}; export with --precision float32"
         )
-    return read_graph(target)
 
 
 def float_weights(path: Path) -> tuple[str, ...]:
     """Names the operations of an ONNX file that read weights of float32 as embeddings or factors.
 
-    A weight counts as one though it was transposed or dequantised on the way.
+    A weight counts as one though it was transposed or dequantised on the way; but a product of two
+    factors that both come dequantised is computed in 8 bits by the runtimes.
     """
     import onnx  # noqa: PLC0415  an extra
 
@@ -168,8 +184,24 @@ def float_weights(path: Path) -> tuple[str, ...]:
         f"{node.op_type} {node.name}"
         for node in graph.node
         if node.op_type in WEIGHT_PLACES
+        and not _is_product_of_8_bits(node, makers)
         and _reads_float_weight(node.input[WEIGHT_PLACES[node.op_type]], tensors, makers)
     )
+
+
+@contextmanager
+def quiet_quantiser() -> Iterator[None]:
+    """Silences the advice to pre-process a graph, which the exporter's optimiser has done."""
+
+    def is_no_advice(record: logging.LogRecord) -> bool:
+        return "pre-processing before quantization" not in record.getMessage()
+
+    root: Any = logging.getLogger()
+    root.addFilter(is_no_advice)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_no_advice)
 
 
 def read_graph(path: Path) -> Graph:
@@ -187,12 +219,15 @@ def read_graph(path: Path) -> Graph:
     )
 
 
-def open_session(path: Path, *, threads: int = 0) -> InferenceSession:
-    """Opens an ONNX file to run it on the processor.
+def open_session(
+    path: Path, *, threads: int = 0, provider: str = "CPUExecutionProvider"
+) -> InferenceSession:
+    """Opens an ONNX file to run it on the processor, or on what another provider names.
 
     Args:
         path: The file.
         threads: Of one operation; 0 takes as many as there are cores.
+        provider: As ONNX Runtime calls what computes.
 
     Raises:
         ExportError: If a package is missing, or the runtime cannot read the file.
@@ -203,11 +238,12 @@ def open_session(path: Path, *, threads: int = 0) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(
-            path, sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(path, sess_options=options, providers=[provider])
     except Exception as error:  # the runtime's errors share no base class of theirs
         raise ExportError(f"ONNX Runtime cannot read {path}: {error}") from error
+    if provider not in session.get_providers():  # it takes the processor without a word
+        raise ExportError(f"ONNX Runtime could not start its {provider}; its log says why")
+    return session
 
 
 def _fold_transposes(model: ModelProto) -> None:
@@ -230,6 +266,13 @@ def _fold_transposes(model: ModelProto) -> None:
             kept.append(node)
     graph.ClearField("node")
     graph.node.extend(kept)
+
+
+def _is_product_of_8_bits(node: NodeProto, makers: Mapping[str, NodeProto]) -> bool:
+    found = [makers.get(name) for name in node.input[:2]]
+    return node.op_type != "Gather" and all(
+        maker is not None and maker.op_type == "DequantizeLinear" for maker in found
+    )
 
 
 def _reads_float_weight(
@@ -277,18 +320,3 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _quiet_quantiser() -> Iterator[None]:
-    """Silences the advice to pre-process a graph, which the exporter's optimiser has done."""
-
-    def is_no_advice(record: logging.LogRecord) -> bool:
-        return "pre-processing before quantization" not in record.getMessage()
-
-    root: Any = logging.getLogger()
-    root.addFilter(is_no_advice)
-    try:
-        yield
-    finally:
-        root.removeFilter(is_no_advice)

@@ -25,7 +25,7 @@ from stillhouse.data.task import IN_MEMORY
 from stillhouse.distill.relations import check_relation_heads
 from stillhouse.errors import SettingsError
 from stillhouse.export.card import encoder_card
-from stillhouse.export.checkpoint import read_metrics, save_checkpoint
+from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import write_text_atomically
 from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.encoders import Encoder, build_encoder, load_encoder
@@ -34,8 +34,8 @@ from stillhouse.model.precision import resolve_precision
 from stillhouse.model.students import student_config
 from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe.final import latency_metrics
-from stillhouse.recipe.limits import size_mb
-from stillhouse.recipe.selection import Scales, best_within, refuse_hopeless
+from stillhouse.recipe.limits import cost_metrics, teacher_costs
+from stillhouse.recipe.selection import Scales, best_within, first_within, refuse_hopeless
 from stillhouse.recipe.supernets import Nursery, ScoredSubnet, score_subnets, train_supernet
 from stillhouse.recipe.task_proxy import TaskProxy
 from stillhouse.recipe.teacher import SCRATCH
@@ -70,6 +70,7 @@ ASKS = (
 
 FAMILY_FILE = "family.json"
 ONE_SHOT = "one-shot"
+_COSTS = "costs"
 DEFAULT_FLOPS_FRACTION = 0.5
 """The paper's budget, taken where no limit is given."""
 
@@ -260,7 +261,7 @@ def _choose(
     limits, settings = _limits(nursery.settings), nursery.settings.supernet
     asked = _asked(nursery.settings, limits)
     if settings.judge != "task" and (known := _chosen_before(nursery.run, asked)):
-        return known
+        return [_tell_limits(nursery.run, search) for search in known]
     if not nursery.settings.limit.given():
         nursery.narrator.say(
             f"No limit given: looking for students of at most {DEFAULT_FLOPS_FRACTION:g} of the "
@@ -274,17 +275,17 @@ def _choose(
         by_task = settings.judge == "task"
         candidates = _judged(nursery, supernets, group, scales) if by_task else group
         chosen.append(best_within(candidates, scales, 1 + settings.runners_up))
-    folders, searches = [], []
+    searches = []
     for best, *others in chosen:
         folder = _extract(nursery, supernets[best.space], best, scales, limits)
         runners_up = [_told(one, scales) for one in others]
         search: dict[str, Any] = {"limits": limits.given(), "judge": settings.judge}
         search |= {"student": folder.name, "best": _told(best, scales)}
         search |= {"runners_up": runners_up, "asked": asked}
-        folders.append(folder)
+        search[_COSTS] = _costs(best, scales, limits)
         searches.append(search)
     _note_searches(nursery.run, searches)
-    return folders
+    return [_tell_limits(nursery.run, search) for search in searches]
 
 
 def _asked(settings: RunSettings, limits: LimitSettings) -> dict[str, Any]:
@@ -293,11 +294,29 @@ def _asked(settings: RunSettings, limits: LimitSettings) -> dict[str, Any]:
     return {path: reduce(getitem, path.split("."), values) for path in ASKS}
 
 
-def _chosen_before(run: RunDirectory, asked: Mapping[str, Any]) -> list[Path]:
-    """Returns the students of the same search, which noisy latencies would not choose again."""
-    names = [one["student"] for one in _read_searches(run) if one.get("asked") == asked]
-    folders = [run.student(int(name)) for name in names]
-    return folders if set(folders) <= set(run.students()) else []
+def _chosen_before(run: RunDirectory, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the same search as it was made, which noisy latencies would not make again."""
+    searches = [one for one in _read_searches(run) if one.get("asked") == asked]
+    folders = {run.student(int(one["student"])) for one in searches}
+    return searches if folders <= set(run.students()) else []
+
+
+def _costs(subnet: ScoredSubnet, scales: Scales, limits: LimitSettings) -> dict[str, Any]:
+    """Tells what a search knows of its student's costs and of its limits, as in `metrics.json`."""
+    known = scales.known(subnet.architecture)
+    latencies = {} if known.comparison is None else latency_metrics(known.comparison)
+    return {**latencies, **cost_metrics(limits, known)}
+
+
+def _tell_limits(run: RunDirectory, search: Mapping[str, Any]) -> Path:
+    """Lets a student, which may be that of other searches too, tell the limits of this one."""
+    folder = run.student(int(search["student"]))
+    known = read_metrics(folder)
+    told = known | search.get(_COSTS, {})
+    if told != known:
+        text = json.dumps(told, indent=2, ensure_ascii=False)
+        write_text_atomically(folder / METRICS_FILE, text + "\n")
+    return folder
 
 
 def _judged(
@@ -307,12 +326,12 @@ def _judged(
     scales: Scales,
 ) -> list[ScoredSubnet]:
     """Fine-tunes what is within the limit, or a part of it drawn by chance."""
-    within = best_within(group, scales, len(group))
-    count = nursery.settings.supernet.judged or len(within)
+    count = nursery.settings.supernet.judged or len(group)
     generator = np.random.default_rng([nursery.settings.seed, 3])
-    chosen = generator.permutation(len(within))[:count]
+    drawn = [group[place] for place in generator.permutation(len(group))]
+    within = first_within(drawn, scales, count)
     proxy = TaskProxy(nursery=nursery, supernets=supernets)
-    return proxy.judge([within[place] for place in sorted(chosen)])
+    return proxy.judge(sorted(within, key=lambda one: one.order))
 
 
 def open_scales(settings: RunSettings, teacher: Encoder, limits: LimitSettings) -> Scales:
@@ -359,21 +378,19 @@ def _extract(
             return folder
     folder = run.student(len(run.students()) + 1)
     model = supernet.extract(architecture)
-    over = scales.over(architecture)
+    weighed = scales.finished(architecture)
+    assert weighed.comparison is not None
     layers = kept_layers(architecture.layers, supernet.depth)
     metrics = {
         **told,
-        **latency_metrics(scales.comparison(architecture)),
+        **latency_metrics(weighed.comparison),
         "device": scales.device.name,
         "workload": asdict(scales.workload),
         "workload_label": scales.workload.label,
         "parameters_encoder": count_encoder_parameters(architecture),
-        "teacher_parameters": sum(p.numel() for p in nursery.teacher.model.parameters()),
-        "size_mb": size_mb(told["parameters"]),
+        **teacher_costs(sum(p.numel() for p in nursery.teacher.model.parameters()), weighed),
+        **cost_metrics(limits, weighed),
         "initialisation": {"kind": "supernet", "layers": list(layers)},
-        "limits": limits.given(),
-        "violations": dict(over),
-        "within_limit": all(amount <= 0 for amount in over.values()),
         "held_out_sequences": len(nursery.corpus.held_out),
     }
     card = encoder_card(
@@ -394,6 +411,12 @@ def _read_searches(run: RunDirectory) -> list[dict[str, Any]]:
 def _note_searches(run: RunDirectory, searches: Sequence[Mapping[str, Any]]) -> None:
     """Adds the searches of one start to the run's list of them, all at once, each only once."""
     known = _read_searches(run)
-    new = [one for one in searches if one not in known]
+    before = [_without_costs(one) for one in known]
+    new = [one for one in searches if _without_costs(one) not in before]
     text = json.dumps({"searches": [*known, *new]}, indent=2)
     write_text_atomically(run.path / FAMILY_FILE, text + "\n")
+
+
+def _without_costs(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out what is measured, which is another number each time."""
+    return {name: value for name, value in search.items() if name != _COSTS}

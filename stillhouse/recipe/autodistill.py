@@ -186,7 +186,10 @@ def _search(nursery: MobileNursery) -> list[Trial]:
 
 def _aims(nursery: MobileNursery) -> Aims:
     teacher = nursery.parameters(nursery.teacher_architecture)
-    return Aims(names=nursery.settings.search.objectives, teacher_size_mb=size_mb(teacher))
+    return Aims(
+        names=nursery.settings.search.objectives,
+        teacher_size_mb=size_mb(teacher, nursery.workload.precision),
+    )
 
 
 def _final_seconds(nursery: MobileNursery, candidate_s: float) -> float:

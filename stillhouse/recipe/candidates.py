@@ -12,9 +12,9 @@ import torch
 
 from stillhouse.distill.loop import train
 from stillhouse.distill.measure import mean_loss
-from stillhouse.errors import DeviceError, TrainingError
+from stillhouse.errors import DeviceError, ExportError, TrainingError
 from stillhouse.model.students import initialise_student
-from stillhouse.recipe.limits import size_mb, violations
+from stillhouse.recipe.limits import violations, weigh
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, hidden_term, teacher_layers
 from stillhouse.recipe.workbench import Workbench, latency_facts
@@ -24,8 +24,8 @@ from stillhouse.search.trial import CandidateFailed, TrialState
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from stillhouse.device.latency import Comparison
     from stillhouse.distill.terms import Term
+    from stillhouse.recipe.limits import Weighed
     from stillhouse.run.settings import LimitSettings
     from stillhouse.search.trial import JsonValue, Trial
     from stillhouse.space.architecture import Architecture
@@ -37,50 +37,41 @@ def screen_candidate(
     bench: Workbench, limits: LimitSettings, architecture: Architecture
 ) -> Screening:
     """Tells a candidate's latency, size and distance from every limit, before any training."""
+    counts, flops = bench.counts(architecture), bench.flops(architecture)
     try:
-        comparison = bench.compare(architecture)
+        weighed = weigh(
+            bench.device,
+            architecture,
+            bench.workload,
+            limits,
+            parameters=counts.total,
+            flops_fraction=flops / bench.flops(bench.teacher_architecture),
+        )
     except DeviceError as error:
         raise CandidateFailed(str(error)) from error
-    counts, flops = bench.counts(architecture), bench.flops(architecture)
-    return screening_of(
-        comparison,
-        limits,
-        parameters=counts.total,
-        flops_fraction=flops / bench.flops(bench.teacher_architecture),
-        parameters_encoder=counts.encoder,
-        flops=flops,
-    )
+    return screening_of(weighed, limits, parameters_encoder=counts.encoder, flops=flops)
 
 
-def screening_of(
-    comparison: Comparison,
-    limits: LimitSettings,
-    *,
-    parameters: int,
-    flops_fraction: float,
-    **others: JsonValue,
-) -> Screening:
+def screening_of(weighed: Weighed, limits: LimitSettings, **others: JsonValue) -> Screening:
     """Puts together what is known of a candidate before any training.
 
     Args:
-        comparison: Its latency beside the teacher's.
+        weighed: What it costs, its latency too.
         limits: What it must stay within.
-        parameters: All of its.
-        flops_fraction: Its operations as a share of the teacher's.
         others: Further counts to record.
     """
+    assert weighed.comparison is not None
     facts = {
-        **latency_facts(comparison),
-        "parameters": parameters,
-        "size_mb": size_mb(parameters),
-        "flops_fraction": flops_fraction,
+        **latency_facts(weighed.comparison),
+        "parameters": weighed.parameters,
+        "size_mb": weighed.size_mb,
+        **weighed.measured(),
+        "flops_fraction": weighed.flops_fraction,
         **others,
     }
     return Screening(
-        latency_ms=comparison.student.median_ms,
-        violations=violations(
-            limits, comparison, parameters=parameters, flops_fraction=flops_fraction
-        ),
+        latency_ms=weighed.comparison.student.median_ms,
+        violations=violations(limits, weighed),
         attributes=cast("dict[str, JsonValue]", facts),
     )
 
@@ -111,11 +102,12 @@ def failing_alone() -> Iterator[None]:
     """Lets what a candidate dies of end that candidate and not the search; frees its memory.
 
     Raises:
-        CandidateFailed: If it runs out of memory or time, or its loss is not finite.
+        CandidateFailed: If it runs out of memory or time, its loss is not finite, or it cannot be
+            quantised for a device of 8 bits.
     """
     try:
         yield
-    except TrainingError as error:
+    except (TrainingError, ExportError) as error:
         raise CandidateFailed(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -177,7 +169,7 @@ def _score(
     """Judges a trained candidate on search-validation by what the search's quality is."""
     validation = bench.data.validation
     if bench.settings.search.quality == "task":
-        scores = bench.quality(student, validation)
+        scores = bench.score(bench.student_logits(student, validation), validation)
         return scores[bench.task.metrics[0]], scores
     teacher = bench.signals(
         validation, teacher_layers(terms), "Teacher over the search-validation set"

@@ -6,18 +6,29 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from stillhouse.device.latency import Comparison, told
 from stillhouse.distill.losses import label_cross_entropy
 from stillhouse.errors import DeviceError
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of, ends_of
+from stillhouse.recipe.chain_memory import MEMORY_ROUNDS, MOST_MEMORIES, bound_memory
 from stillhouse.recipe.final import latency_metrics
-from stillhouse.recipe.limits import BYTES_PER_PARAMETER, size_mb, violations
+from stillhouse.recipe.limits import (
+    ROUNDING,
+    Weighed,
+    bytes_per_parameter,
+    cost_metrics,
+    is_within,
+    violations,
+    with_any_memory,
+    with_memory,
+)
 from stillhouse.search.table_selection import BlockTable, nearest, select_lowest
 from stillhouse.space.chain_counts import (
     bridge_flops,
@@ -34,7 +45,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stillhouse.device.latency import Comparison
     from stillhouse.device.operations import OperationTable
     from stillhouse.recipe.chain_blocks import BlockRow
     from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
@@ -46,8 +56,6 @@ if TYPE_CHECKING:
 SELECTED_FILE = "selected.json"
 _PARAMETERS, _LATENCY, _FLOPS = range(3)
 _COSTS = ("M parameters", "ms", "of the teacher's FLOPs")
-_ROUNDING = 1e-12
-"""A count that is over its limit by a smaller fraction is at it: limits have units of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +102,15 @@ class ChainTable:
         teacher = architecture_of(self._setup.teacher.encoder.model.config)
         return count_flops(teacher, self._ends, length=self._setup.workload.length)
 
-    def embedding_sizes(self, limits: LimitSettings) -> list[int]:
+    def embedding_sizes(
+        self, limits: LimitSettings, most_parameters: float = math.inf
+    ) -> list[int]:
         """Tells the widths of the embeddings that a budget allows, the wanted one first.
 
         It is that of `embedding_size_for`; narrower ones are there in case nothing is left for the
         blocks.
         """
-        most = self._bounds(limits)[_PARAMETERS]
+        most = self._bounds(limits, most_parameters)[_PARAMETERS]
         wanted = embedding_size_for(
             self._setup.space,
             vocab_size=self._ends.vocab_size,
@@ -109,24 +119,31 @@ class ChainTable:
         sizes = self._setup.space.embedding_sizes
         return sorted((size for size in sizes if size <= wanted), reverse=True)
 
-    def select(self, limits: LimitSettings, count: int) -> list[tuple[ChainArchitecture, float]]:
+    def select(
+        self, limits: LimitSettings, count: int, most_parameters: float = math.inf
+    ) -> list[tuple[ChainArchitecture, float]]:
         """Returns the chains of the lowest summed loss within a budget, and that loss.
 
         All have embeddings of one width, the first of `embedding_sizes` that leaves any chain.
 
+        Args:
+            limits: The budget; memory, which no sum tells, is left out.
+            count: Most chains.
+            most_parameters: Bound on the parameters beside the budget's own.
+
         Raises:
             DeviceError: If none is within it; it names the nearest.
         """
-        sizes = self.embedding_sizes(limits)
+        sizes = self.embedding_sizes(limits, most_parameters)
         for embedding_size in sizes:
-            given = self._arguments(embedding_size, limits)
+            given = self._arguments(embedding_size, self._bounds(limits, most_parameters))
             selected = select_lowest(self._tables, **given, count=count)
             if len(selected.losses):
                 return [
                     (self._architecture(row, embedding_size), float(loss))
                     for row, loss in zip(selected.rows, selected.losses, strict=True)
                 ]
-        raise DeviceError(self._why_none(sizes, limits))
+        raise DeviceError(self._why_none(sizes, limits, most_parameters))
 
     def parameters(self, architecture: ChainArchitecture) -> int:
         """Counts all parameters of an encoder with its pooler."""
@@ -137,16 +154,28 @@ class ChainTable:
         length = self._setup.workload.length
         return count_chain_flops(architecture, self._ends, length=length)
 
-    def violations(
-        self, limits: LimitSettings, architecture: ChainArchitecture, comparison: Comparison
-    ) -> dict[str, float]:
-        """Tells by how much a measured chain is over each limit, as `limits.violations` does."""
-        return violations(
-            limits,
-            comparison,
+    def weighed(self, architecture: ChainArchitecture, comparison: Comparison) -> Weighed:
+        """Tells the costs of a chain whose latency is known."""
+        return Weighed(
             parameters=self.parameters(architecture),
             flops_fraction=self.flops(architecture) / self.teacher_flops,
+            precision=self._setup.workload.precision,
+            comparison=comparison,
         )
+
+    def predicted(self, architecture: ChainArchitecture) -> Comparison:
+        """Tells the latency as the sum of the operations', for a device that knows no more."""
+        times_ms = self._operations.chain_ms(architecture), self.teacher_ms
+        device, workload = self._setup.device.name, self._setup.workload
+        student, teacher = (
+            told(ms, how="table", device=device, workload=workload) for ms in times_ms
+        )
+        return Comparison(student=student, teacher=teacher)
+
+    def smallest(self) -> ChainArchitecture:
+        """Returns the chain of the fewest parameters, with the narrowest embeddings."""
+        blocks = [min(rows, key=lambda row: row.parameters).block for rows in self._by_place]
+        return self._setup.space.architecture(blocks, min(self._setup.space.embedding_sizes))
 
     @cached_property
     def _tables(self) -> list[BlockTable]:
@@ -160,7 +189,7 @@ class ChainTable:
             for rows in self._by_place
         ]
 
-    def _arguments(self, embedding_size: int, limits: LimitSettings) -> dict[str, Any]:
+    def _arguments(self, embedding_size: int, bounds: NDArray[np.float64]) -> dict[str, Any]:
         sizes = self._setup.space.block.hidden_sizes
         length, table = self._setup.workload.length, self._operations
         bridges = [
@@ -189,14 +218,15 @@ class ChainTable:
             "bridges": np.array(bridges, dtype=float),
             "first": np.array(first, dtype=float),
             "last": np.array(pooler, dtype=float),
-            "limits": self._bounds(limits),
+            "limits": bounds,
         }
 
-    def _bounds(self, limits: LimitSettings) -> NDArray[np.float64]:
+    def _bounds(self, limits: LimitSettings, most_parameters: float) -> NDArray[np.float64]:
         given = limits.given()
         bounds = np.full(3, np.inf)
+        bounds[_PARAMETERS] = most_parameters
         sizes = {
-            "size_mb": 1e6 / BYTES_PER_PARAMETER,
+            "size_mb": 1e6 / bytes_per_parameter(self._setup.workload.precision),
             "parameters": 1.0,
             "params_m": 1e6,
         }
@@ -207,7 +237,7 @@ class ChainTable:
             fast_ms = self._operations.teacher_ms / given["speedup"]
             bounds[_LATENCY] = min(bounds[_LATENCY], fast_ms)
         bounds[_FLOPS] = given.get("flops_fraction", math.inf) * self.teacher_flops
-        return bounds * (1 + _ROUNDING)
+        return bounds * (1 + ROUNDING)
 
     def _architecture(self, row: NDArray[np.int64], embedding_size: int) -> ChainArchitecture:
         blocks = [
@@ -215,16 +245,20 @@ class ChainTable:
         ]
         return self._setup.space.architecture(blocks, embedding_size)
 
-    def _why_none(self, embedding_sizes: Sequence[int], limits: LimitSettings) -> str:
+    def _why_none(
+        self, embedding_sizes: Sequence[int], limits: LimitSettings, most_parameters: float
+    ) -> str:
+        bounds = self._bounds(limits, most_parameters)
         found = {
-            size: nearest(self._tables, **self._arguments(size, limits)) for size in embedding_sizes
+            size: nearest(self._tables, **self._arguments(size, bounds)) for size in embedding_sizes
         }
-        bounds = self._bounds(limits)
         size = min(found, key=lambda one: float((found[one].costs[0] / bounds).max()))
         near = self._architecture(found[size].rows[0], size)
         costs = found[size].costs[0] / [1e6, 1.0, self.teacher_flops]
         listed = ", ".join(f"{cost:.3g} {name}" for cost, name in zip(costs, _COSTS, strict=True))
         asked = ", ".join(f"{name}={value:g}" for name, value in limits.given().items())
+        if not math.isinf(most_parameters):
+            asked += f" (its memory leaves {most_parameters / 1e6:.3g} M parameters)"
         return (
             f"no student of this search is within {asked}: the nearest has {listed} "
             f"({near.label}). Loosen the limit, or search smaller hidden sizes "
@@ -254,13 +288,14 @@ def select_students(
         folder = _selected_before(nursery, limits)
         if folder is None:
             dev = dev or nursery.dev()
-            ranked = _ranked(nursery, operations, table, supernets, dev, limits)
-            best, comparison = _first_within(nursery, table, ranked, limits)
-            others = [one for one in ranked if one is not best]
-            told = _told(nursery, table, best, comparison, limits)
+            selection = _Selection(
+                nursery=nursery, operations=operations, table=table, supernets=supernets, dev=dev
+            )
+            (best, *others), weighed = selection.within(limits)
+            facts = _facts(nursery, table, best, weighed, limits)
             count = nursery.settings.select.runners_up
-            told["runners_up"] = [_described(one) for one in others[:count]]
-            folder = _note(nursery.run, told)
+            facts["runners_up"] = [_described(one) for one in others[:count]]
+            folder = _note(nursery.run, facts)
         folders.append(folder)
     return folders
 
@@ -287,29 +322,86 @@ def _selected_before(nursery: ChainNursery, limits: LimitSettings) -> Path | Non
     return None
 
 
-def _ranked(
-    nursery: ChainNursery,
-    operations: OperationTable,
-    table: ChainTable,
-    supernets: Sequence[BlockSupernet],
-    dev: Sequence[DevBatch],
-    limits: LimitSettings,
-) -> list[Chosen]:
-    """Proposes chains by the table and orders them by what they do as complete models."""
-    proposed = table.select(limits, nursery.settings.select.candidates)
-    nursery.narrator.begin(f"Comparing {len(proposed)} complete students", 1.0)
-    ranked = []
-    for done, (architecture, loss) in enumerate(proposed, start=1):
-        chosen = Chosen(
-            architecture=architecture,
-            block_loss=loss,
-            mlm_loss=mlm_loss(nursery, supernets, architecture.blocks, dev),
-            predicted_ms=operations.chain_ms(architecture),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Selection:
+    """What the students of all budgets are selected with."""
+
+    nursery: ChainNursery
+    operations: OperationTable
+    table: ChainTable
+    supernets: Sequence[BlockSupernet]
+    dev: Sequence[DevBatch]
+
+    def within(self, limits: LimitSettings) -> tuple[list[Chosen], Weighed]:
+        """Measures complete models until one is within the budget; sums are predictions only.
+
+        No sum tells memory. Where it is limited and the first models need more, what was measured
+        tells how many parameters it leaves, and others are proposed.
+
+        Returns:
+            The student with those of a worse rank behind it, and what the student costs.
+
+        Raises:
+            DeviceError: If the device finds every one of them over the budget, or cannot tell what
+                is asked.
+        """
+        rounds, most, measured = 1, math.inf, 0
+        memory = None
+        if limits.memory_mb is not None:
+            memory = bound_memory(self.nursery, self.table, limits.memory_mb)
+            rounds, most = MEMORY_ROUNDS, memory.most_parameters
+        for _ in range(rounds):
+            ranked = self._ranked(limits, most)
+            weighed = self._weighed(ranked, limits)
+            measured += len(weighed)
+            if is_within(limits, violations(limits, weighed[-1])):
+                return ranked[len(weighed) - 1 :], weighed[-1]
+            if memory is None or not memory.learns_from(weighed):
+                break
+            most = memory.most_parameters
+        raise DeviceError(
+            f"{measured} students are within {limits.given()} by the sum of their operations, but "
+            "none is as a whole model: loosen the limit a little, or compare more of them "
+            "(select.candidates)"
         )
-        ranked.append(chosen)
-        nursery.narrator.advance(done / len(proposed))
-    nursery.narrator.end()
-    return sorted(ranked, key=lambda one: one.mlm_loss)
+
+    def _ranked(self, limits: LimitSettings, most_parameters: float) -> list[Chosen]:
+        """Proposes chains by the table and orders them by what they do as complete models."""
+        nursery = self.nursery
+        count = nursery.settings.select.candidates
+        proposed = self.table.select(limits, count, most_parameters)
+        nursery.narrator.begin(f"Comparing {len(proposed)} complete students", 1.0)
+        ranked = []
+        for done, (architecture, loss) in enumerate(proposed, start=1):
+            chosen = Chosen(
+                architecture=architecture,
+                block_loss=loss,
+                mlm_loss=mlm_loss(nursery, self.supernets, architecture.blocks, self.dev),
+                predicted_ms=self.operations.chain_ms(architecture),
+            )
+            ranked.append(chosen)
+            nursery.narrator.advance(done / len(proposed))
+        nursery.narrator.end()
+        return sorted(ranked, key=lambda one: one.mlm_loss)
+
+    def _weighed(self, ranked: Sequence[Chosen], limits: LimitSettings) -> list[Weighed]:
+        """Weighs in the order of rank, up to the first that is within, or to enough memories."""
+        weighed: list[Weighed] = []
+        for chosen in ranked:
+            weighed.append(self._weigh(chosen, limits))
+            memories = sum(one.memory_mb is not None for one in weighed)
+            if memories == MOST_MEMORIES or is_within(limits, violations(limits, weighed[-1])):
+                break
+        return weighed
+
+    def _weigh(self, chosen: Chosen, limits: LimitSettings) -> Weighed:
+        nursery, architecture = self.nursery, chosen.architecture
+        if nursery.settings.device.kind == "table":  # it knows operations, not every chain
+            comparison = self.table.predicted(architecture)
+        else:
+            comparison = nursery.device.compare(architecture, nursery.workload)
+        ask = partial(nursery.device.peak_memory_mb, architecture, nursery.workload)
+        return with_memory(self.table.weighed(architecture, comparison), limits, ask)
 
 
 @torch.no_grad()
@@ -332,28 +424,6 @@ def mlm_loss(
     return total / count
 
 
-def _first_within(
-    nursery: ChainNursery, table: ChainTable, ranked: Sequence[Chosen], limits: LimitSettings
-) -> tuple[Chosen, Comparison | None]:
-    """Measures complete models until one is within the budget; the sum is a prediction only.
-
-    Raises:
-        DeviceError: If the device finds every one of them too slow.
-    """
-    if nursery.settings.device.kind == "table":  # it knows operations, not every chain
-        return ranked[0], None
-    for chosen in ranked:
-        comparison = nursery.device.compare(chosen.architecture, nursery.workload)
-        over = table.violations(limits, chosen.architecture, comparison)
-        if all(amount <= 0 for amount in over.values()):
-            return chosen, comparison
-    raise DeviceError(
-        f"{len(ranked)} students are within {limits.given()} by the sum of their operations, but "
-        "none is as a whole model: loosen the limit a little, or compare more of them "
-        "(select.candidates)"
-    )
-
-
 def _described(chosen: Chosen) -> dict[str, Any]:
     return {
         "architecture": chosen.architecture.to_dict(),
@@ -364,42 +434,35 @@ def _described(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _told(
+def _facts(
     nursery: ChainNursery,
     table: ChainTable,
     chosen: Chosen,
-    comparison: Comparison | None,
+    weighed: Weighed,
     limits: LimitSettings,
 ) -> dict[str, Any]:
-    parameters = table.parameters(chosen.architecture)
-    flops = table.flops(chosen.architecture)
-    predicted = {
-        "latency_ms": chosen.predicted_ms,
-        "latency_how": "sum of operations",
-        "teacher_latency_ms": table.teacher_ms,
-        "speedup": table.teacher_ms / chosen.predicted_ms,
-    }
+    assert weighed.comparison is not None
+    latencies = latency_metrics(weighed.comparison)
+    if nursery.settings.device.kind == "table":
+        latencies["latency_how"] = "sum of operations"
+    ask = partial(nursery.device.peak_memory_mb, chosen.architecture, nursery.workload)
     return {
         **_described(chosen),
-        **(predicted if comparison is None else latency_metrics(comparison)),
+        **latencies,
         "device": nursery.device.name,
         "workload": asdict(nursery.workload),
         "workload_label": nursery.workload.label,
-        "parameters": parameters,
-        "size_mb": size_mb(parameters),
-        "flops": flops,
-        "flops_fraction": flops / table.teacher_flops,
-        "limits": limits.given(),
+        "flops": table.flops(chosen.architecture),
+        **cost_metrics(limits, with_any_memory(weighed, ask)),
         "candidates": nursery.settings.select.candidates,
-        "within_limit": True,
     }
 
 
-def _note(run: RunDirectory, told: Mapping[str, Any]) -> Path:
+def _note(run: RunDirectory, facts: Mapping[str, Any]) -> Path:
     folders = selected_folders(run)
     number = 1 + max((int(folder.name) for folder in folders), default=0)
     folder = run.path / "selected" / str(number)
     with folder_written_aside(folder) as aside:
-        text = json.dumps(told, indent=2)
+        text = json.dumps(facts, indent=2)
         (aside / SELECTED_FILE).write_text(text + "\n", encoding="utf-8")
     return folder

@@ -29,9 +29,16 @@ _SHOWN = (
     "latency_ms",
     "latency_low_ms",
     "latency_high_ms",
+    "latency_how",
+    "teacher_latency_ms",
     "speedup",
     "parameters",
     "size_mb",
+    "file_mb",
+    "memory_mb",
+    "flops_fraction",
+    "limits",
+    "violations",
     "within_limit",
 )
 

@@ -18,7 +18,7 @@ from stillhouse.data.task import Task
 from stillhouse.errors import DataError
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, known_max_length, read_metrics
-from stillhouse.export.onnx_folder import Check, Provenance, write_onnx_folder
+from stillhouse.export.onnx_folder import Calibration, Check, Provenance, write_onnx_folder
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.checkpoint_heads import load_headed
 from stillhouse.model.onnx_graph import require_onnx
@@ -36,6 +36,17 @@ CheckText: TypeAlias = Task | Path | Sequence[str] | None
 MOST_TEXTS = 256
 """Texts without labels that a file is checked on, the first ones."""
 EMBEDDED_TEXTS = 24
+MOST_CALIBRATING = 256
+"""Examples that scales are fixed on."""
+FEWEST_CALIBRATING = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Texts:
+    """Examples, and what they are called."""
+
+    name: str
+    dataset: Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +69,10 @@ def export_onnx_checkpoint(
 
     Args:
         name: Hub id or folder of a classifier, of a model of masked words or of a bare encoder.
-        folder: Where it ends; `None` takes `onnx` or `onnx-int8` in the checkpoint's folder, or in
-            `runs/exports/NAME` for a hub id.
-        precision: Of the file.
+        folder: Where it ends; `None` takes `onnx`, `onnx-int8` or `onnx-int8-static` in the
+            checkpoint's folder, or in `runs/exports/NAME` for a hub id.
+        precision: Of the file. The scales of `int8-static` are fixed on other texts than those of
+            the check: on training texts of the task, or on the last of a file or of given texts.
         check: A task, whose dev set scores the model as well; a text file, one text a line; texts;
             or `None`, which takes some of the embedded task.
         max_length: Most tokens of an example of the check; fewer where the checkpoint was trained
@@ -69,52 +81,99 @@ def export_onnx_checkpoint(
     Raises:
         ExportError: As `write_onnx_folder`, or if a package is missing.
         TeacherError: If the checkpoint cannot be loaded.
-        DataError: If the check's texts cannot be read or its labels are not the model's.
+        DataError: If the check's texts cannot be read, are too few to fix scales on as well, or
+            its labels are not the model's.
     """
     require_onnx()
     exported = load_headed(name)
     longest = min(known_max_length(name, max_length), usable_positions(exported.model.config))
-    checked = _check(exported, check, max_length=longest)
+    texts, others = _texts_of(check, is_static=precision == "int8-static")
+    checked = _check(exported, check, texts, max_length=longest)
+    calibration = None
+    if others is not None:
+        encoded = encode(others.dataset, exported.tokenizer, max_length=longest)
+        calibration = Calibration(name=others.name, encoded=encoded)
     path = folder or _usual_folder(name, precision)
     told = write_onnx_folder(
-        path, exported, precision=precision, check=checked, provenance=_provenance(name)
+        path,
+        exported,
+        precision=precision,
+        check=checked,
+        provenance=_provenance(name),
+        calibration=calibration,
     )
     return OnnxExport(path=path, told=told)
 
 
 def _usual_folder(name: str, precision: GraphPrecision) -> Path:
     base = Path(name) if Path(name).is_dir() else Path("runs/exports") / name.replace("/", "--")
-    return base / ("onnx" if precision == "float32" else "onnx-int8")
+    return base / ("onnx" if precision == "float32" else f"onnx-{precision}")
 
 
-def _check(exported: HeadedModel, check: CheckText, *, max_length: int) -> Check:
-    scorer: Scorer | None = None
-    if isinstance(check, Task):
-        called, dataset = f"the dev set of {check.name}", check.dev
-        scorer = _scorer(exported, check)
-    else:
-        called, dataset = _plain_texts(check)
-    columns = dataset.with_format(None)[:]
-    texts: list[Any] = columns["text_a"]
+def _check(exported: HeadedModel, check: CheckText, texts: _Texts, *, max_length: int) -> Check:
+    columns = texts.dataset.with_format(None)[:]
+    pairs: list[Any] = columns["text_a"]
     if "text_b" in columns:
-        texts = list(zip(texts, columns["text_b"], strict=True))
-    encoded = encode(dataset, exported.tokenizer, max_length=max_length)
-    return Check(name=called, texts=texts, encoded=encoded, score=scorer)
+        pairs = list(zip(pairs, columns["text_b"], strict=True))
+    return Check(
+        name=texts.name,
+        texts=pairs,
+        encoded=encode(texts.dataset, exported.tokenizer, max_length=max_length),
+        score=_scorer(exported, check) if isinstance(check, Task) else None,
+    )
 
 
-def _plain_texts(check: Path | Sequence[str] | None) -> tuple[str, Dataset]:
-    """Names and loads texts without labels."""
-    if check is None:
-        texts = sorted(load_embedded().dev["text_a"], key=len)
-        places = np.linspace(0, len(texts) - 1, EMBEDDED_TEXTS).astype(int)
-        mixed = np.random.default_rng(0).permutation(places)
-        return "the embedded task", Examples(text_a=[texts[i] for i in mixed]).to_dataset(())
+def _texts_of(check: CheckText, *, is_static: bool) -> tuple[_Texts, _Texts | None]:
+    """Gathers what to check on, and for a static file others to fix scales on."""
+    if isinstance(check, Task):
+        name, train = check.name, check.train
+        texts = _Texts(name=f"the dev set of {name}", dataset=check.dev)
+    elif check is None:
+        source = load_embedded()
+        name, train = "the embedded task", source.train
+        texts = _Texts(name=name, dataset=_of_many_lengths(source.dev))
+    else:
+        return _parted(check, is_static=is_static)
+    others = _Texts(name=f"the training set of {name}", dataset=_drawn(train))
+    return texts, others if is_static else None
+
+
+def _of_many_lengths(dataset: Dataset) -> Dataset:
+    texts = sorted(dataset["text_a"], key=len)
+    places = np.linspace(0, len(texts) - 1, EMBEDDED_TEXTS).astype(int)
+    mixed = np.random.default_rng(0).permutation(places)
+    return Examples(text_a=[texts[i] for i in mixed]).to_dataset(())
+
+
+def _drawn(dataset: Dataset) -> Dataset:
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return dataset.select(order[:MOST_CALIBRATING])
+
+
+def _parted(check: Path | Sequence[str], *, is_static: bool) -> tuple[_Texts, _Texts | None]:
+    """Parts texts without labels into the first ones to check on and the last to fix scales on."""
     if isinstance(check, Path):
-        dataset = load_unlabelled(check, text=(), pairs=False)
-        return check.name, dataset.select(range(min(len(dataset), MOST_TEXTS)))
-    if not check:
+        name, dataset = check.name, load_unlabelled(check, text=(), pairs=False)
+    elif check:
+        name, dataset = "given texts", Examples(text_a=list(check)).to_dataset(())
+    else:
         raise DataError("an export is checked on texts, but there are none: give at least one")
-    return "given texts", Examples(text_a=list(check)).to_dataset(())
+    count = len(dataset)
+    last = min(MOST_CALIBRATING, count // 2) if is_static else 0
+    if is_static and last < FEWEST_CALIBRATING:
+        raise DataError(
+            f"{name}: int8-static needs {2 * FEWEST_CALIBRATING} texts or more, half of them to "
+            f"fix scales on and half to check on, but there are {count}: give more, a task, or "
+            "nothing to take embedded texts"
+        )
+    first = count - last
+    if isinstance(check, Path):
+        first = min(first, MOST_TEXTS)
+    texts = _Texts(name=name, dataset=dataset.select(range(first)))
+    if not is_static:
+        return texts, None
+    held = dataset.select(range(count - last, count))
+    return texts, _Texts(name=f"{name} (its last ones)", dataset=held)
 
 
 def _scorer(exported: HeadedModel, task: Task) -> Scorer | None:

@@ -20,11 +20,11 @@ from stillhouse.model.anatomy import encoder_parameters, usable_positions
 from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
-from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
-from stillhouse.recipe.limits import size_mb, violations
+from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.served import served_precision
 from stillhouse.search.objectives import TWO_OBJECTIVES
 from stillhouse.search.pareto import dominated_area, pareto_front
 
@@ -170,14 +170,18 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
     """Measures a finished student: quality on dev and on search-validation, latency, size."""
     config = winner.model.config
     architecture = described(config)
-    comparison = bench.compare(architecture)
-    parameters = sum(p.numel() for p in winner.model.parameters())
     flops = true_flops(architecture, config, length=bench.workload.length)
-    flops_fraction = flops / bench.flops(bench.teacher_architecture)
-    over = violations(limits, comparison, parameters=parameters, flops_fraction=flops_fraction)
+    weighed = weigh_finished(
+        bench.device,
+        architecture,
+        bench.workload,
+        parameters=sum(p.numel() for p in winner.model.parameters()),
+        flops_fraction=flops / bench.flops(bench.teacher_architecture),
+    )
+    assert weighed.comparison is not None
     return {
         **_quality_metrics(bench, winner.model),
-        **latency_metrics(comparison),
+        **latency_metrics(weighed.comparison),
         **_long_text_metrics(bench, winner.model),
         "device": bench.device.name,
         "workload": {
@@ -187,26 +191,21 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
             "threads": bench.workload.threads,
         },
         "workload_label": bench.workload.label,
-        "parameters": parameters,
         "parameters_encoder": encoder_parameters(winner.model),
-        "teacher_parameters": sum(p.numel() for p in bench.teacher.parameters()),
-        "size_mb": size_mb(parameters),
+        **teacher_costs(sum(p.numel() for p in bench.teacher.parameters()), weighed),
         "flops": flops,
-        "flops_fraction": flops_fraction,
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
         "initialisation": winner.initialisation,
         "trial": winner.trial,
-        "limits": limits.given(),
-        "violations": over,
-        "within_limit": all(amount <= 0 for amount in over.values()),
+        **cost_metrics(limits, weighed),
     }
 
 
 def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
     metric = bench.task.metrics[0]
-    dev = bench.data.dev
-    logits = predict(model, dev, precision=bench.precision)
+    dev, validation = bench.data.dev, bench.data.validation
+    logits = bench.student_logits(model, dev)
     scores = bench.score(logits, dev)
     assert dev.labels is not None
     low, high = bootstrap(metric, logits, dev.labels, seed=bench.settings.seed)
@@ -219,11 +218,24 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
         "quality_count": len(dev),
         "max_length": bench.settings.task.max_length,
         "scores": scores,
-        "quality_search": bench.quality(model, bench.data.validation)[metric],
-        "quality_search_count": len(bench.data.validation),
+        "quality_search": bench.score(bench.student_logits(model, validation), validation)[metric],
+        "quality_search_count": len(validation),
+        **_float_quality(bench, model),
         "teacher_quality": teacher["quality"],
         "teacher_quality_search": teacher["quality_search"],
         "quality_fraction": scores[metric] / teacher["quality"] if teacher["quality"] else None,
+    }
+
+
+def _float_quality(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
+    """Scores a student that is served in 8 bits before it is quantised, too."""
+    precision = served_precision(bench.settings.device)
+    if precision is None:
+        return {}
+    metric = bench.task.metrics[0]
+    return {
+        "served_precision": precision,
+        "quality_before_8_bits": bench.quality(model, bench.data.dev)[metric],
     }
 
 

@@ -17,7 +17,7 @@ from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkp
 from stillhouse.files import folder_written_aside
 from stillhouse.recipe.final import latency_metrics
 from stillhouse.recipe.flash import transfer
-from stillhouse.recipe.limits import size_mb, violations
+from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh, weigh_finished
 from stillhouse.recipe.mobile_nursery import METRIC
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, train_student
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import MobileBertForMaskedLM
 
     from stillhouse.data.packing import PackedSet
+    from stillhouse.recipe.limits import Weighed
     from stillhouse.recipe.mobile_nursery import MobileNursery
     from stillhouse.search.trial import Trial
     from stillhouse.space.architecture import Architecture
@@ -125,22 +126,36 @@ def costs(nursery: MobileNursery, architecture: Architecture) -> dict[str, Any]:
     """Tells what a student costs and whether that is within the limits, as in `metrics.json`.
 
     Raises:
-        DeviceError: If the device cannot tell its latency.
+        DeviceError: If the device cannot tell its latency, or its memory where that is limited.
     """
-    comparison = nursery.device.compare(architecture, nursery.workload)
-    parameters = nursery.parameters(architecture)
-    flops_fraction = nursery.flops_fraction(architecture)
-    over = violations(
-        nursery.limits, comparison, parameters=parameters, flops_fraction=flops_fraction
+    weighed = weigh(
+        nursery.device,
+        architecture,
+        nursery.workload,
+        nursery.limits,
+        parameters=nursery.parameters(architecture),
+        flops_fraction=nursery.flops_fraction(architecture),
     )
-    return {
-        **latency_metrics(comparison),
-        "parameters": parameters,
-        "size_mb": size_mb(parameters),
-        "flops_fraction": flops_fraction,
-        "violations": over,
-        "within_limit": all(amount <= 0 for amount in over.values()),
-    }
+    return _told(nursery, weighed)
+
+
+def _finished_costs(
+    nursery: MobileNursery, architecture: Architecture, teacher_parameters: int
+) -> dict[str, Any]:
+    """Tells the same of a finished student, with its memory where that can be told."""
+    weighed = weigh_finished(
+        nursery.device,
+        architecture,
+        nursery.workload,
+        parameters=nursery.parameters(architecture),
+        flops_fraction=nursery.flops_fraction(architecture),
+    )
+    return {**teacher_costs(teacher_parameters, weighed), **_told(nursery, weighed)}
+
+
+def _told(nursery: MobileNursery, weighed: Weighed) -> dict[str, Any]:
+    assert weighed.comparison is not None
+    return {**latency_metrics(weighed.comparison), **cost_metrics(nursery.limits, weighed)}
 
 
 def _student_metrics(
@@ -163,18 +178,16 @@ def _student_metrics(
         "quality_fraction": qualities["quality"] / teacher["quality"]
         if teacher["quality"]
         else None,
-        **costs(nursery, architecture),
+        **_finished_costs(nursery, architecture, teacher["parameters"]),
         "device": nursery.device.name,
         "workload": asdict(nursery.workload),
         "workload_label": nursery.workload.label,
         "checkpoint_parameters": sum(p.numel() for p in student.parameters()),
-        "teacher_parameters": teacher["parameters"],
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
         "transfer": asdict(settings.transfer),
         "pretrain": asdict(settings.pretrain),
         "tokens": sequences * nursery.corpus.train.length,
-        "limits": nursery.limits.given(),
     }
 
 

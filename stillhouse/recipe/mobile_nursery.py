@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stillhouse.device.torch_device import TorchDevice
+from stillhouse.device.measured import MeasuredDevice
 from stillhouse.distill.masked_lm import hidden_tokens
 from stillhouse.errors import DataError, SettingsError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.mobilebert import build_mobilebert, mobilebert_config
 from stillhouse.recipe.candidates import screening_of
+from stillhouse.recipe.limits import weigh
 from stillhouse.recipe.mlm_nursery import (
     MlmNursery,
     load_corpus_teacher,
@@ -156,7 +157,7 @@ def open_mobile_nursery(
     if run.is_untouched:
         scales = Scales(config, settings.limit, setup.device, setup.workload)
         _refuse_hopeless(scales, settings.limit, smallest)
-        if not isinstance(setup.device, TorchDevice):  # which can time any
+        if not isinstance(setup.device, MeasuredDevice):  # which can time any
             for one in given:
                 setup.device.compare(one, setup.workload)
     shared = open_mlm_nursery(setup, run, narrator, accelerator)
@@ -176,15 +177,18 @@ def screen_mobilebert(
     """Tells a candidate's latency, size and distance from every limit, before any training.
 
     Raises:
-        DeviceError: If the device cannot tell its latency.
+        DeviceError: If the device cannot tell its latency, or its memory where that is limited.
     """
     cost = scales.cost(architecture)
-    return screening_of(
-        scales.device.compare(architecture, scales.workload),
+    weighed = weigh(
+        scales.device,
+        architecture,
+        scales.workload,
         limits,
         parameters=cost.parameters,
         flops_fraction=cost.flops_fraction,
     )
+    return screening_of(weighed, limits)
 
 
 def _refuse_hopeless(scales: Scales, limits: LimitSettings, smallest: Architecture) -> None:

@@ -14,6 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from stillhouse.recipe.chain_blocks import block_row, open_rows, train_blocks
+from stillhouse.recipe.chain_memory import bound_memory
 from stillhouse.recipe.chain_nursery import (
     load_chain_teacher,
     open_chain_nursery,
@@ -73,7 +74,7 @@ def search_chains(
     if is_main and run.is_untouched:  # an impossible limit is told before hours of tokenising
         with run.timed("operations"):
             measured = time_operations(setup, narrator)
-        _refuse_hopeless(setup, measured, budgets)
+        _refuse_hopeless(setup, measured, budgets, measures_memory=True)
     nursery = open_chain_nursery(setup, run, narrator, accelerator)
     if is_main:
         _note_start(nursery)
@@ -103,9 +104,20 @@ def _budgets(settings: RunSettings, narrator: Narrator) -> tuple[LimitSettings, 
 
 
 def _refuse_hopeless(
-    setup: ChainSetup | ChainNursery, operations: OperationTable, budgets: Sequence[LimitSettings]
+    setup: ChainSetup | ChainNursery,
+    operations: OperationTable,
+    budgets: Sequence[LimitSettings],
+    *,
+    measures_memory: bool = False,
 ) -> None:
     """Looks for a budget that even blocks of a single operation exceed, before hours of work.
+
+    Args:
+        setup: The space, and the device that tells memory.
+        operations: Their latencies.
+        budgets: To look at.
+        measures_memory: Whether to measure that of the smallest student where it is limited; later
+            in a run a noisy measurement must not refuse what was begun.
 
     Raises:
         DeviceError: If there is one; it names the nearest student.
@@ -123,6 +135,9 @@ def _refuse_hopeless(
     table = ChainTable(setup, operations, rows)
     for limits in budgets:
         table.select(limits, count=1)
+    allowed_mb = [one.memory_mb for one in budgets if one.memory_mb is not None]
+    if measures_memory and allowed_mb:
+        bound_memory(setup, table, min(allowed_mb))
 
 
 def _note_start(nursery: ChainNursery) -> None:

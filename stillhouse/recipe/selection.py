@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stillhouse.errors import DeviceError
 from stillhouse.model.anatomy import architecture_of, ends_of
-from stillhouse.recipe.limits import violations
+from stillhouse.recipe.limits import (
+    Weighed,
+    bytes_per_parameter,
+    is_over,
+    violations,
+    with_any_memory,
+)
 from stillhouse.space.counts import count_encoder_parameters, count_flops, count_parameters
 
 if TYPE_CHECKING:
@@ -38,11 +45,11 @@ class Cost:
 
 
 class Scales:
-    """Weighs encoders: their true counts, and their latency where a limit asks for it.
+    """Weighs encoders: their true counts, and what has to be measured where a limit asks for it.
 
     Attributes:
-        device: What tells latency.
-        workload: What it is told for; its length is that of the FLOPs as well.
+        device: What tells latency and memory.
+        workload: What they are told for; its length is that of the FLOPs as well.
     """
 
     def __init__(
@@ -52,8 +59,9 @@ class Scales:
         self._ends = replace(ends_of(config), labels=0)
         self._limits, self.device, self.workload = limits, device, workload
         self._teacher_flops = self._flops(architecture_of(config))
-        self._measured: dict[Architecture, Comparison] = {}
-        self._too_slow: list[Architecture] = []
+        self._compared: dict[Architecture, Comparison] = {}
+        self._memory_mb: dict[Architecture, float] = {}
+        self._too_much: list[tuple[Architecture, Mapping[str, float]]] = []
 
     def cost(self, architecture: Architecture) -> Cost:
         """Counts parameters and operations in closed form."""
@@ -66,38 +74,64 @@ class Scales:
 
     def comparison(self, architecture: Architecture) -> Comparison:
         """Tells the latency beside the teacher's; measured once."""
-        if architecture not in self._measured:
-            self._measured[architecture] = self.device.compare(architecture, self.workload)
-        return self._measured[architecture]
+        if architecture not in self._compared:
+            self._compared[architecture] = self.device.compare(architecture, self.workload)
+        return self._compared[architecture]
 
-    def over(self, architecture: Architecture) -> Mapping[str, float]:
-        """Tells by how much an encoder is over the limits; latency is not measured in vain."""
-        counted = self._over(architecture, with_latency=False)
-        if not self._asks_latency or max(counted.values(), default=0.0) > 0:
-            return counted
-        is_known = architecture in self._measured
-        if not is_known and any(_is_at_least(architecture, slow) for slow in self._too_slow):
-            return {"latency_ms": float("inf")}
-        everything = self._over(architecture, with_latency=True)
-        if not is_known and max(everything.values()) > 0:
-            self._too_slow.append(architecture)
-        return everything
+    def memory_mb(self, architecture: Architecture) -> float:
+        """Tells the peak memory in 10⁶ bytes; measured once."""
+        if architecture not in self._memory_mb:
+            self._memory_mb[architecture] = self.device.peak_memory_mb(architecture, self.workload)
+        return self._memory_mb[architecture]
 
-    @property
-    def _asks_latency(self) -> bool:
-        return self._limits.latency_ms is not None or self._limits.speedup is not None
-
-    def _over(self, architecture: Architecture, *, with_latency: bool) -> dict[str, float]:
-        limits = self._limits
-        if not with_latency:
-            limits = replace(limits, latency_ms=None, speedup=None)
+    def known(self, architecture: Architecture) -> Weighed:
+        """Tells the costs as far as they were asked for; measures nothing."""
         cost = self.cost(architecture)
-        return violations(
-            limits,
-            self.comparison(architecture) if with_latency else None,
+        return Weighed(
             parameters=cost.parameters,
             flops_fraction=cost.flops_fraction,
+            precision=self.workload.precision,
+            comparison=self._compared.get(architecture),
+            memory_mb=self._memory_mb.get(architecture),
         )
+
+    def finished(self, architecture: Architecture) -> Weighed:
+        """Tells all costs of a student that was chosen, its memory where that can be told."""
+        self.comparison(architecture)
+        return with_any_memory(self.known(architecture), partial(self.memory_mb, architecture))
+
+    def over(self, architecture: Architecture) -> Mapping[str, float]:
+        """Tells by how much an encoder is over the limits; nothing is measured in vain.
+
+        What costs more is measured only where all else is met, and not of one that is at least as
+        large as another that was over.
+        """
+        over = violations(self._limits, self.known(architecture))
+        for measure, measured in self._measures():
+            if is_over(over):
+                break
+            if architecture in measured:
+                continue
+            for other, names in self._too_much:
+                if _is_at_least(architecture, other):
+                    return dict.fromkeys(names, float("inf"))
+            measure(architecture)
+            over = violations(self._limits, self.known(architecture))
+            if is_over(over):
+                names = {name: amount for name, amount in over.items() if amount > 0}
+                self._too_much.append((architecture, names))
+        return over
+
+    def _measures(
+        self,
+    ) -> Iterator[tuple[Callable[[Architecture], object], Mapping[Architecture, object]]]:
+        """Returns what has to be measured for the limits, quickest first, and what was."""
+        limits = self._limits
+        has_file = limits.size_mb is not None and bytes_per_parameter(self.workload.precision) == 1
+        if limits.latency_ms is not None or limits.speedup is not None or has_file:
+            yield self.comparison, self._compared
+        if limits.memory_mb is not None:
+            yield self.memory_mb, self._memory_mb
 
     def _flops(self, architecture: Architecture) -> int:
         return count_flops(architecture, self._ends, length=self.workload.length)
@@ -109,11 +143,20 @@ def best_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> l
     Raises:
         DeviceError: If none is within the limits; it names the smallest one and its costs.
     """
+    return first_within(sorted(scored, key=lambda one: one.order), scales, count)
+
+
+def first_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> list[ScoredSubnet]:
+    """Returns the first `count` subnets that are within the limits, in their order.
+
+    Raises:
+        DeviceError: If none is within the limits; it names the smallest one and its costs.
+    """
     found: list[ScoredSubnet] = []
-    for subnet in sorted(scored, key=lambda one: one.order):
+    for subnet in scored:
         if len(found) == count:
             break
-        if not _is_over(subnet.architecture, scales):
+        if not is_over(scales.over(subnet.architecture)):
             found.append(subnet)
     if not found:
         spaces: dict[str, list[Architecture]] = {}
@@ -126,17 +169,13 @@ def best_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> l
 def refuse_hopeless(spaces: Mapping[str, Iterable[Architecture]], scales: Scales) -> None:
     """Refuses limits that not even the smallest student of any space is within.
 
-    A limit on latency is tried on the smallest students alone.
+    What has to be measured is tried on the smallest students alone.
 
     Raises:
         DeviceError: If there is no hope; it names the smallest one and its costs.
     """
-    if all(_is_over(_smallest(space), scales) for space in spaces.values()):
+    if all(is_over(scales.over(_smallest(space))) for space in spaces.values()):
         raise DeviceError(_why_none(spaces, scales))
-
-
-def _is_over(architecture: Architecture, scales: Scales) -> bool:
-    return any(amount > 0 for amount in scales.over(architecture).values())
 
 
 def _smallest(architectures: Iterable[Architecture]) -> Architecture:

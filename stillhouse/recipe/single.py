@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.device.torch_device import TorchDevice
+from stillhouse.device.measured import MeasuredDevice
 from stillhouse.errors import SettingsError
 from stillhouse.model.anatomy import usable_positions
+from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.modeling_chain_bert import ChainBertConfig
 from stillhouse.model.students import Initialisation, initialise_student, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
 from stillhouse.recipe.final import Winner, finish_winner, rank_students
+from stillhouse.recipe.limits import violations, weigh
+from stillhouse.recipe.served import export_for_device
+from stillhouse.run.settings import LimitSettings
 from stillhouse.space.architecture import parse_architecture
 
 if TYPE_CHECKING:
@@ -41,9 +45,38 @@ def distil_student(bench: Workbench, student: str) -> Path:
         }
     )
     winner, bench = student_of(bench, student, called="student")
+    if limits.given():
+        _say_if_over(bench, limits, winner)
     with bench.run.timed("final"):
         folder = finish_winner(bench, limits, winner)
-        return rank_students(bench.run, [folder])[0]
+        students = rank_students(bench.run, [folder])
+        export_for_device(bench, students)
+        return students[0]
+
+
+def _say_if_over(bench: Workbench, limits: LimitSettings, winner: Winner) -> None:
+    """Tells of each limit that a student is over, before hours of training it all the same.
+
+    Raises:
+        DeviceError: If the device cannot tell what is limited.
+    """
+    config = winner.model.config
+    architecture = described(config)
+    flops = true_flops(architecture, config, length=bench.workload.length)
+    weighed = weigh(
+        bench.device,
+        architecture,
+        bench.workload,
+        LimitSettings(memory_mb=limits.memory_mb),  # asked for whatever else it is over
+        parameters=sum(p.numel() for p in winner.model.parameters()),
+        flops_fraction=flops / bench.flops(bench.teacher_architecture),
+    )
+    over = {name: amount for name, amount in violations(limits, weighed).items() if amount > 0}
+    for name, amount in over.items():
+        bench.narrator.say(
+            f"{architecture.label} is over {name}={limits.given()[name]:g} by {amount:.0%}; it is "
+            "distilled all the same."
+        )
 
 
 def is_shape(student: str) -> bool:
@@ -70,7 +103,7 @@ def student_of(bench: Workbench, student: str, *, called: str) -> tuple[Winner, 
     if is_shape(student):
         return _from_shape(bench, student, called), bench
     winner = _from_checkpoint(bench, student, called)
-    if isinstance(bench.device, TorchDevice):
+    if isinstance(bench.device, MeasuredDevice):
         bench = replace(bench, device=bench.device.timing(winner.model))
     return winner, bench
 
@@ -82,7 +115,7 @@ def check_student(bench: Workbench, student: str) -> None:
         StillhouseError: As building, loading or looking it up in a latency table would.
     """
     winner, bench = student_of(bench, student, called="student")
-    if not isinstance(bench.device, TorchDevice):
+    if not isinstance(bench.device, MeasuredDevice):
         bench.compare(described(winner.model.config))
 
 

@@ -26,6 +26,7 @@ from stillhouse.recipe.proxy_check import (
     warn_of_little_learning,
 )
 from stillhouse.recipe.searching import Aims, refuse_hopeless, time_keeper, told, why_no_winner
+from stillhouse.recipe.served import export_for_device
 from stillhouse.recipe.space import space_of
 from stillhouse.recipe.teacher import teacher_metrics
 from stillhouse.search.controller import Controller
@@ -116,6 +117,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
     with bench.run.timed("final"):
         finished = _finish(bench, limits, winners)
         students = rank_students(bench.run, list(finished.values()))
+        export_for_device(bench, students)
     if bench.settings.compare:
         with bench.run.timed("competitors"):
             train_competitors(bench, limits)
@@ -239,7 +241,10 @@ def strategy_of(bench: Workbench, space: SearchSpace) -> OptunaStrategy | Contro
 def aims_of(bench: Workbench) -> Aims:
     """Tells what the settings want better."""
     teacher = bench.counts(bench.teacher_architecture)
-    return Aims(names=bench.settings.search.objectives, teacher_size_mb=size_mb(teacher.total))
+    return Aims(
+        names=bench.settings.search.objectives,
+        teacher_size_mb=size_mb(teacher.total, bench.workload.precision),
+    )
 
 
 def final_seconds(bench: Workbench, candidate_s: float) -> float:

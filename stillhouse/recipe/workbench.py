@@ -17,10 +17,14 @@ from stillhouse.data.encoding import EncodedSet, concatenate, encode
 from stillhouse.data.labels import abbreviated
 from stillhouse.data.proxy import check_proxy, choose_proxy, missing_classes
 from stillhouse.device.chips import find_chip
+from stillhouse.device.kinds import MEASURED
 from stillhouse.device.latency import Comparison, Device, Workload
+from stillhouse.device.measured import MeasuredDevice
+from stillhouse.device.predicted import open_predicted
+from stillhouse.device.profile import read_profile
 from stillhouse.device.roofline import roofline_device
+from stillhouse.device.runtimes import make_runtime, why_unusable
 from stillhouse.device.table import read_table
-from stillhouse.device.torch_device import TorchDevice
 from stillhouse.distill.loop import TrainSettings
 from stillhouse.distill.teacher import TeacherSignals, cached_teacher
 from stillhouse.errors import DataError, SettingsError
@@ -28,6 +32,7 @@ from stillhouse.evaluate.metrics import score
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.predict import predict
 from stillhouse.model.students import build_student, student_config
+from stillhouse.recipe.served import predict_served, served_precision
 from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
 
 if TYPE_CHECKING:
@@ -205,6 +210,22 @@ class Workbench:
         logits = predict(model, encoded, precision=self.precision)
         return self.score(logits, encoded)
 
+    def student_logits(self, model: PreTrainedModel, encoded: EncodedSet) -> np.ndarray[Any, Any]:
+        """Computes `[N, C]` logits of a student as it is served: in 8 bits where the device is.
+
+        Raises:
+            ExportError: If it cannot be quantised.
+        """
+        if served_precision(self.settings.device) is None:
+            return predict(model, encoded, precision=self.precision)
+        return predict_served(
+            model,
+            encoded,
+            settings=self.settings.device,
+            workload=self.workload,
+            calibration=self.proxy,
+        )
+
     def score(self, logits_NC: np.ndarray[Any, Any], encoded: EncodedSet) -> dict[str, float]:
         """Scores logits of labelled examples by the task's metrics."""
         assert encoded.labels is not None
@@ -267,31 +288,49 @@ class Workbench:
 def resolve_workload(
     settings: DeviceSettings, lengths: np.ndarray[Any, Any], kind: str
 ) -> Workload:
-    """Fills what the settings leave open: the task's length, all cores of processor or chip."""
+    """Fills what the settings leave open: the task's length, all cores of processor or chip.
+
+    A profile has the workload that it was measured for.
+
+    Raises:
+        SettingsError: If another one is asked of a profile.
+        DeviceError: If the profile cannot be read.
+    """
+    if settings.profile is not None:
+        settings = settings.as_measured()
+        kind = settings.kind
     length = settings.length or percentile_length(lengths, q=0.95, multiple=16)
     threads = settings.threads or torch.get_num_threads()
     if settings.chip is not None:
         chip = find_chip(settings.chip)
         threads = (settings.threads or chip.units) if chip.is_processor else 0
-    elif kind == "cuda":
+    elif kind in MEASURED and MEASURED[kind].is_cuda:
         threads = 0
     assert settings.precision is not None  # the settings filled it
     return Workload(
-        batch=settings.batch, length=length, precision=settings.precision, threads=threads
+        batch=settings.batch or 1,
+        length=length,
+        precision=settings.precision,
+        threads=threads,
+        padding_fraction=settings.padding_fraction,
     )
 
 
 def resolve_device_kind(settings: DeviceSettings) -> str:
-    """Returns `cpu`, `cuda`, `table` or `analytic`.
+    """Settles `auto`.
 
     Raises:
-        SettingsError: If CUDA is asked for and there is none.
+        SettingsError: If the device asked for, or that of a profile, cannot be used here; it says
+            why.
+        DeviceError: If a profile cannot be read.
     """
-    has_cuda = torch.cuda.is_available()
-    if settings.kind == "cuda" and not has_cuda:
-        raise SettingsError("device.kind cuda: no CUDA device is visible; use cpu or auto")
     if settings.kind == "auto":
-        return "cuda" if has_cuda else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = settings.as_measured().kind
+    if kind in MEASURED and (reason := why_unusable(kind)) is not None:
+        raise SettingsError(
+            f"device.kind {kind}: {reason}; `stillhouse devices` tells what can be used"
+        )
     return settings.kind
 
 
@@ -311,12 +350,21 @@ def resolve_device(
         teacher: Reference of every comparison.
         build: Makes the student of an architecture.
         bare: Whether teacher and students are encoders without a projection onto outputs.
+
+    Raises:
+        DeviceError: If a table or profile cannot be read or is not for this machine, or the runtime
+            cannot be used here.
     """
+    if settings.profile is not None:
+        path = Path(settings.profile)
+        profile = read_profile(path)
+        runtime = make_runtime(profile.subject.kind)
+        return open_predicted(profile, path, runtime, teacher=teacher, build=build)
     if settings.table is not None:
         return read_table(Path(settings.table))
     if settings.chip is not None:
         return roofline_device(find_chip(settings.chip), teacher.config, bare=bare)
-    return TorchDevice(torch.device(kind), teacher=teacher, build=build)
+    return MeasuredDevice(make_runtime(kind), teacher=teacher, build=build)
 
 
 def latency_facts(comparison: Comparison) -> Mapping[str, object]:
@@ -325,4 +373,5 @@ def latency_facts(comparison: Comparison) -> Mapping[str, object]:
         "latency": comparison.student.to_dict(),
         "teacher_latency_ms": comparison.teacher.median_ms,
         "speedup": comparison.speedup,
+        "noise_fraction": comparison.noise_fraction,
     }

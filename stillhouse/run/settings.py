@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from stillhouse.data.corpus import CorpusSettings
 from stillhouse.data.task import TaskSettings
 from stillhouse.device.chips import ToldPrecision, find_chip
+from stillhouse.device.kinds import MEASURED, MeasuredKind
+from stillhouse.device.profile import read_profile
 from stillhouse.distill.layer_maps import LayerMapName
 from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
@@ -133,7 +135,10 @@ class LimitSettings:
     Attributes:
         latency_ms: Upper end of the latency's interval stays below it.
         speedup: At least so many times as fast as the teacher.
-        size_mb: float32 weights, in 10⁶ bytes.
+        size_mb: Size of what is served, in 10⁶ bytes: the weights in float32; on a device of 8
+            bits the file that its runtime loads, or a byte a parameter where there is none.
+        memory_mb: What it adds to the memory of a process that has only its runtime, at the peak of
+            loading and serving it, in 10⁶ bytes; for devices that run models here.
         parameters: All parameters, embeddings included.
         params_m: The same, in millions.
         flops_fraction: Operations at the workload's length, as a share of the teacher's.
@@ -143,6 +148,7 @@ class LimitSettings:
     latency_ms: float | None = None
     speedup: float | None = None
     size_mb: float | None = None
+    memory_mb: float | None = None
     parameters: float | None = None
     params_m: float | None = None
     flops_fraction: float | None = None
@@ -163,26 +169,32 @@ class DeviceSettings:
     """Where latency is told, and for which workload.
 
     Attributes:
-        kind: `auto` is CUDA where present, else the processor; `table` looks up a file; `analytic`
-            computes from the data sheet of a chip.
+        kind: `auto` is PyTorch on CUDA where present, else on the processor; other runtimes have
+            their own names, such as `onnxruntime-cpu`; `table` looks up a file; `analytic` computes
+            from the data sheet of a chip; `predicted` tells by a profile of this machine.
         table: CSV with the columns `architecture` and `latency_ms`, for `table`.
         chip: Name of a data sheet, such as `tpu-v4i`, for `analytic`.
-        batch: Examples in one request.
+        profile: JSON file that `stillhouse profile` wrote, for `predicted`. What is left open of
+            the workload is the profile's, and nothing else can be asked of it.
+        batch: Examples in one request; `None` means 1.
         length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
         threads: Processor threads; `None` means all physical cores, or all of a chip's. A chip that
             is no processor takes none.
         precision: Arithmetic that latency is told for; where none is given, the chip's own, and
-            float32 on other devices.
+            float32 on other devices. In 8 bits, task searches score students as they are served.
+        padding_fraction: Share of the tokens of a request that are padding.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: Literal["auto", "cpu", "cuda", "table", "analytic"] = "auto"
+    kind: Literal["auto", "table", "analytic", "predicted", MeasuredKind] = "auto"
     table: str | None = None
     chip: str | None = None
-    batch: int = 1
+    profile: str | None = None
+    batch: int | None = None
     length: int | None = None
     threads: int | None = None
     precision: ToldPrecision | None = None
+    padding_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses a device without what it needs, and a workload that is none or not for it."""
@@ -196,6 +208,11 @@ class DeviceSettings:
             rule="device.chip must name a chip exactly when device.kind is 'analytic'",
             value=self.chip,
         )
+        _check(
+            holds=(self.kind == "predicted") == (self.profile is not None),
+            rule="device.profile must name a file exactly when device.kind is 'predicted'",
+            value=self.profile,
+        )
         for name in ("batch", "length", "threads"):
             value = getattr(self, name)
             _check(
@@ -203,6 +220,11 @@ class DeviceSettings:
                 rule=f"device.{name} must be above 0",
                 value=value,
             )
+        _check(
+            holds=0 <= self.padding_fraction < 1,
+            rule="device.padding_fraction must be at least 0 and below 1",
+            value=self.padding_fraction,
+        )
         self._check_threads()
         allowed, own = self._precisions()
         _check(
@@ -211,6 +233,40 @@ class DeviceSettings:
             value=self.precision,
         )
         object.__setattr__(self, "precision", self.precision or own)
+
+    def as_measured(self) -> DeviceSettings:
+        """Returns what a profile's latencies were measured with; other settings as they are.
+
+        Raises:
+            DeviceError: If the profile cannot be read.
+            SettingsError: If another workload is asked for than the profile's.
+        """
+        if self.profile is None:
+            return self
+        profile = read_profile(Path(self.profile))
+        workload = profile.workload
+        asked = {name: getattr(self, name) for name in ("batch", "length", "threads", "precision")}
+        asked |= {"padding_fraction": self.padding_fraction or None}
+        if not workload.threads:  # they do not matter there
+            del asked["threads"]
+        other = [
+            f"device.{name} is {value}, the profile's {getattr(workload, name)}"
+            for name, value in asked.items()
+            if value not in (None, getattr(workload, name))
+        ]
+        if other:
+            raise SettingsError(
+                f"latency profile {self.profile} is for {workload.label}: {'; '.join(other)}. "
+                "Leave that out, or make another profile"
+            )
+        return DeviceSettings(
+            kind=profile.subject.kind,
+            batch=workload.batch,
+            length=workload.length,
+            threads=workload.threads or None,
+            precision=workload.precision,
+            padding_fraction=workload.padding_fraction,
+        )
 
     def _check_threads(self) -> None:
         if self.chip is None or self.threads is None:
@@ -228,13 +284,18 @@ class DeviceSettings:
             value=self.threads,
         )
 
-    def _precisions(self) -> tuple[tuple[ToldPrecision, ...], ToldPrecision]:
-        """Returns the precisions that the device has, and its own."""
+    def _precisions(self) -> tuple[tuple[ToldPrecision, ...], ToldPrecision | None]:
+        """Returns the precisions that the device may have, and its own, which a profile tells."""
         if self.chip is not None:
             chip = find_chip(self.chip)
             return tuple(chip.peak_tflops), chip.precision
-        has_int8: tuple[ToldPrecision, ...] = ("int8",) if self.kind == "table" else ()
-        return ("float32", "bfloat16", *has_int8), "float32"
+        if self.kind in ("table", "predicted"):
+            return get_args(ToldPrecision), "float32" if self.kind == "table" else None
+        if self.kind == "auto":
+            return ("float32", "bfloat16"), "float32"
+        assert self.kind not in ("analytic", "table", "predicted")  # see above
+        own, *others = MEASURED[self.kind].precisions
+        return (own, *others), own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

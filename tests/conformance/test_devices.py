@@ -1,16 +1,22 @@
 """What every device must keep, however it knows its figures."""
 
 import json
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from stillhouse.device.chips import find_chip
+from stillhouse.device.features import features_of
 from stillhouse.device.latency import Workload
+from stillhouse.device.measured import MeasuredDevice
+from stillhouse.device.predicted import bare_ends, open_predicted
+from stillhouse.device.profile import Fingerprint, Row, Subject, fit_profile
 from stillhouse.device.roofline import roofline_device
+from stillhouse.device.runtimes import TorchRuntime
 from stillhouse.device.table import TableDevice, read_table
-from stillhouse.device.torch_device import TorchDevice
 from stillhouse.errors import DeviceError
 from stillhouse.space.architecture import BertArchitecture
 
@@ -33,8 +39,13 @@ def build(architecture):
     )
 
 
+TEACHER = build(SHAPES[1])
+
+
 def torch_device(tmp_path, kind="cpu"):
-    return TorchDevice(torch.device(kind), teacher=build(SHAPES[1]), build=build, longest_s=0.0)
+    return MeasuredDevice(
+        TorchRuntime(torch.device(kind)), teacher=build(SHAPES[1]), build=build, longest_s=0.0
+    )
 
 
 def table_device(tmp_path):
@@ -53,6 +64,39 @@ def phone(tmp_path):
     return roofline_device(find_chip("phone-cpu"), build(SHAPES[1]).config, bare=False)
 
 
+@cache
+def profile_of(device):
+    config = TEACHER.config
+    shapes = [
+        BertArchitecture(layers=layers, hidden_size=16, heads=2, ffn_size=ffn_size)
+        for layers, ffn_size in product((1, 2, 3), (16, 32, 48, 64))
+    ]
+    features = features_of(shapes, bare_ends(config), WORKLOADS[0])
+    rows = [
+        Row(architecture=one.key, latency_ms=one.layers + one.ffn_size / 50, features=tuple(row))
+        for one, row in zip(shapes, features.tolist(), strict=True)
+    ]
+    subject = Subject(
+        kind="cpu",
+        fingerprint=Fingerprint(device=device, workload=WORKLOADS[0]),
+        space="default",
+        teacher="tiny",
+        config=config.to_diff_dict(),
+        points=12,
+        seed=0,
+    )
+    return fit_profile(
+        subject, reference=shapes[0].to_dict(), reference_ms=1.32, rows=rows, cost_s=1.0
+    )
+
+
+def predicted(tmp_path):
+    runtime = TorchRuntime(torch.device("cpu"))
+    profile = profile_of(runtime.name)
+    path = tmp_path / "kd.json"
+    return open_predicted(profile, path, runtime, teacher=TEACHER, build=build, longest_s=0.0)
+
+
 def cuda_device(tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -64,6 +108,7 @@ MAKERS = [
     table_device,
     table_from_file,
     phone,
+    predicted,
     pytest.param(cuda_device, marks=pytest.mark.gpu),
 ]
 
@@ -120,3 +165,11 @@ def test_what_cannot_be_told_is_a_device_error(device):
     too_long = Workload(length=17)
     with pytest.raises(DeviceError):
         device.compare(unknown, too_long)
+
+
+@pytest.mark.slow
+def test_memory_is_positive_or_a_device_error_that_says_where_it_is_measured(device):
+    try:
+        assert 0 < device.peak_memory_mb(SHAPES[0], WORKLOADS[0]) < 1_000
+    except DeviceError as error:
+        assert "take one of the devices cpu, " in str(error)  # noqa: PT017  only some raise

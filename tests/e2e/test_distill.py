@@ -35,6 +35,7 @@ def test_a_shape_on_the_measured_processor(
         "distill", "--teacher", weather_teacher_folder, "--task", weather_csv,
         "--student", "layers=1,hidden_size=16", "--epochs", "4", "--run", tmp_path / "run",
         "--set", "device.threads=1", "--set", "distill.learning_rate=1e-3",
+        "--limit", "size_mb=0.5", "--limit", "memory_mb=5000",
     )  # fmt: skip
     assert code == 0, err
     assert f"The student lies in {tmp_path / 'run' / 'students' / '1'}" in err
@@ -54,7 +55,12 @@ def test_a_shape_on_the_measured_processor(
     assert metrics["initialisation"] == {"kind": "slices", "layers": [1]}
     assert metrics["trial"] is None
     assert metrics["within_limit"] is True
+    assert metrics["limits"] == {"size_mb": 0.5, "memory_mb": 5000.0}
+    assert metrics["size_mb"] <= 0.5 < metrics["memory_mb"] <= 5000
     assert f"{metrics['quality']:.4f}" in out
+    told = " ".join(out.split())
+    assert f"memory ≤ 5000 MB │ {metrics['memory_mb']:.1f} MB" in told
+    assert told.count("met by ") == 2
 
     # Training and its scores may run in bfloat16, `evaluate` is always float32: on 12 examples
     # that may turn one of them.

@@ -175,35 +175,40 @@ def test_the_example_answers_as_the_file_does(exported, weather_tokenizer):
             assert [label for label, _, _ in lines] == [f"label {i}" for i in best.indices.tolist()]
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
 def test_the_command_scores_the_files_on_a_task(
-    run_cli, weather_teacher_folder, weather_csv, weather_rows, tmp_path
+    run_cli, weather_teacher_folder, weather_csv, weather_rows, tmp_path, precision
 ):
     out = tmp_path / "served"
     code, told, err = run_cli(
-        "export", weather_teacher_folder, "--to", "onnx", "--precision", "int8",
+        "export", weather_teacher_folder, "--to", "onnx", "--precision", precision,
         "--check", weather_csv, "--out", out,
     )  # fmt: skip
     assert code == 0, err
     assert "accuracy" in told
+    calibrated = "scales fixed on 108 texts of the training set of weather.csv"
+    assert (calibrated in told) is (precision == "int8-static")
     export = json.loads((out / "export.json").read_text())
-    scores = export["scores"]
-    assert set(scores) == {"pytorch float32", "onnx float32", "onnx int8"}
+    scores, file = export["scores"], f"onnx {precision}"
+    assert set(scores) == {"pytorch float32", "onnx float32", file}
     evaluated = stillhouse.evaluate(weather_teacher_folder, str(weather_csv))
     assert scores["pytorch float32"] == scores["onnx float32"] == pytest.approx(evaluated.scores)
-    assert scores["onnx int8"]["accuracy"] > 0.9
+    assert scores[file]["accuracy"] > 0.9
     assert 0.9 < export["int8_agreement_fraction"] <= 1
-    assert export["size_mb"]["onnx int8"] < export["size_mb"]["onnx float32"]
+    assert export["size_mb"][file] < export["size_mb"]["onnx float32"]
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert f"| {scores['onnx int8']['accuracy']:.4f} |" in card
+    assert f"| {scores[file]['accuracy']:.4f} |" in card
     texts, labels = zip(*weather_rows[:6], strict=True)  # which the teacher names right
     assert [label for label, _, _ in infer(out, *texts)] == list(labels)
+
+
+def test_what_cannot_be_exported_is_refused(
+    weather_teacher_folder, weather_tokenizer, tmp_path, run_cli
+):
     code, _, err = run_cli("export", weather_teacher_folder, "--to", "tflite")
     assert code == 1
     assert "--to is onnx" in err
-
-
-def test_what_cannot_be_exported_is_refused(weather_teacher_folder, weather_tokenizer, tmp_path):
-    with pytest.raises(SettingsError, match="precision is one of float32, int8"):
+    with pytest.raises(SettingsError, match="precision is one of float32, int8, int8-static,"):
         stillhouse.export_onnx(weather_teacher_folder, precision="int4")
     with pytest.raises(ExportError, match="would be replaced"):
         stillhouse.export_onnx(weather_teacher_folder, check=["a"], out=weather_teacher_folder)

@@ -207,3 +207,13 @@ def test_chosen_points_leave_nothing_inside_unseen():
     predictor = fit_predictor(features[chosen], wanted[chosen], 0)
     assert predictor.choice.kind != "linear"
     assert errors_of(predictor.predict(features).latency_ms, wanted).p95_fraction < 0.1
+
+
+def test_another_value_in_an_equal_column_is_of_unknown_cost():
+    features = np.column_stack([drawn(30), np.full(30, 3.0)])
+    predictor = fit_predictor(features, linear_ms(features[:, :3]), 0)
+    asked = features[:3].copy()
+    asked[1, 3] = 2.0
+    found = predictor.predict(asked)
+    assert np.isfinite(found.latency_ms).all()
+    assert np.isinf(found.standard_error_ms).tolist() == [False, True, False]

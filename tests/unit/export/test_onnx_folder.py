@@ -5,15 +5,16 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from stillhouse.data.encoding import encode
 from stillhouse.data.examples import Examples
 from stillhouse.errors import ExportError
 from stillhouse.export import onnx_folder
-from stillhouse.export.onnx_folder import Check, Provenance, write_onnx_folder
+from stillhouse.export.onnx_folder import Calibration, Check, Provenance, write_onnx_folder
 from stillhouse.model.checkpoint_heads import HeadedModel
-from stillhouse.model.onnx_graph import read_graph
+from stillhouse.model.onnx_graph import float_weights, read_graph
 
 TEXTS = ["a b", "c", "d a b c"]
 
@@ -63,6 +64,46 @@ def exporter(monkeypatch):
     return use
 
 
+@pytest.fixture
+def multiplier(monkeypatch):
+    """Makes the exporter write a file that has a table and a product, of the model's own weights.
+
+    The model must not look further than at its tokens, one by one, and at their sum.
+    """
+
+    def write(model, path, *, inputs):
+        weights = {
+            "table": model.bert.embeddings.word_embeddings.weight,
+            "dense": model.classifier.weight.T,
+            "bias": model.classifier.bias,
+        }
+        nodes = [
+            helper.make_node("Gather", ["table", "input_ids"], ["words"], name="embed"),
+            helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["mask", "last"], ["kept"]),
+            helper.make_node("Mul", ["words", "kept"], ["said"], name="keep"),
+            helper.make_node("ReduceSum", ["said", "one"], ["sum"], keepdims=0),
+            helper.make_node("MatMul", ["sum", "dense"], ["product"], name="multiply"),
+            helper.make_node("Add", ["product", "bias"], ["logits"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "bag of words",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "t"]) for name in inputs],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 3])],
+            [
+                *(numpy_helper.from_array(w.numpy(force=True), n) for n, w in weights.items()),
+                numpy_helper.from_array(np.array([-1]), "last"),
+                numpy_helper.from_array(np.array([1]), "one"),
+            ],
+        )
+        opset = [helper.make_opsetid("", 20)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+        return read_graph(path)
+
+    monkeypatch.setattr(onnx_folder, "write_graph", write)
+
+
 def written(folder, exported, check):
     return write_onnx_folder(
         folder, exported, precision="float32", check=check, provenance=Provenance(licence="mit")
@@ -89,6 +130,7 @@ def test_the_limit_is_a_share_of_the_largest_output(exported, check, exporter, t
     exporter((1000.05, 0.0, -7.0))  # off by 5e-5 of the largest
     told = written(tmp_path / "out", exported, check)
     assert told["differences"]["onnx float32"]["logits"] == pytest.approx(0.05, rel=1e-2)
+    assert told["calibrated_on"] is None
     exporter((1000.2, 0.0, -7.0))
     with pytest.raises(ExportError, match=r"differ by 0\.2"):
         written(tmp_path / "out", exported, check)
@@ -109,3 +151,63 @@ def test_a_tokeniser_that_its_file_does_not_tell_is_refused(exported, check, exp
     other = Check(name="t", texts=["b a", *TEXTS[1:]], encoded=check.encoded)
     with pytest.raises(ExportError, match="other tokens"):
         written(tmp_path / "out", exported, other)
+
+
+class BagOfWords(torch.nn.Module):
+    """Gives the sum of its words' vectors to the head of a classifier."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.config, self.bert, self.classifier = model.config, model.bert, model.classifier
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        words = self.bert.embeddings.word_embeddings(input_ids) * attention_mask[:, :, None]
+        return {"logits": self.classifier(words.sum(1))}
+
+
+def test_a_static_file_tells_what_it_was_calibrated_on(exported, check, multiplier, tmp_path):
+    bag = HeadedModel(
+        name="bag",
+        model=BagOfWords(exported.model),
+        tokenizer=exported.tokenizer,
+        head="classifier",
+    )
+    told, files = {}, {}
+    for name, texts in {"short": ["a", "b"] * 20, "long": ["a b c d " * 4] * 3}.items():
+        dataset = Examples(text_a=texts).to_dataset(())
+        encoded = encode(dataset, exported.tokenizer, max_length=24)
+        told[name] = write_onnx_folder(
+            tmp_path / name,
+            bag,
+            precision="int8-static",
+            check=check,
+            provenance=Provenance(),
+            calibration=Calibration(name=f"{name} texts", encoded=encoded),
+        )
+        files[name] = tmp_path / name / "model.onnx"
+    assert (
+        json.loads((tmp_path / "short" / "export.json").read_text()).items()
+        >= {
+            "precision": "int8-static",
+            "calibrated_on": {"name": "short texts", "texts": 40},
+        }.items()
+    )
+    assert told["long"]["calibrated_on"]["texts"] == 3
+    assert told["short"]["differences"]["onnx float32"]["logits"] <= 1e-6
+    assert told["short"]["differences"]["onnx int8-static"]["logits"] > 1e-6
+    assert told["short"]["int8_agreement_fraction"] is not None
+    assert float_weights(files["short"]) == ()
+    scales = {name: largest_scale(path) for name, path in files.items()}
+    assert scales["long"] > 2 * scales["short"]  # sums of up to 18 words beside those of 3
+    card = (tmp_path / "short" / "README.md").read_text(encoding="utf-8")
+    assert "as an ONNX file of int8-static" in card
+    assert "Scales fixed on 40 texts of short texts." in card
+    assert "Of the answers in int8-static, " in card
+
+
+def largest_scale(path):
+    graph = onnx.load(path).graph
+    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    return max(
+        values[node.input[1]].max() for node in graph.node if node.op_type == "QuantizeLinear"
+    )

@@ -56,7 +56,9 @@ def test_a_device_that_cannot_tell_fails_the_candidate(bench):
             raise DeviceError("no row")
 
     with pytest.raises(CandidateFailed, match="no row"):
-        screen_candidate(bench(device=Blind()), LimitSettings(), SHAPE)
+        screen_candidate(
+            bench(device=Blind(), workload=Workload(length=16)), LimitSettings(), SHAPE
+        )
 
 
 @pytest.mark.parametrize(
@@ -94,13 +96,21 @@ def test_what_is_recorded_before_training_is_what_limits_and_objectives_ask_for(
             student, teacher = (
                 told(ms, how="table", device="board", workload=workload) for ms in (2.0, 8.0)
             )
-            return Comparison(student=student, teacher=teacher)
+            return Comparison(student=student, teacher=teacher, file_mb=0.3)
+
+        def peak_memory_mb(self, architecture, workload):
+            return 12.5
 
     made = bench(device=Clock(), workload=Workload(length=16))
     found = screen_candidate(made, LimitSettings(size_mb=1.0, latency_ms=4.0), SHAPE)
     whole = screen_candidate(made, LimitSettings(), made.teacher_architecture)
     facts = found.attributes
     assert found.latency_ms == 2.0
+    assert facts["file_mb"] == 0.3
+    assert "memory_mb" not in facts  # takes seconds, and no limit asks for it
+    limited = screen_candidate(made, LimitSettings(memory_mb=10.0), SHAPE)
+    assert limited.attributes["memory_mb"] == 12.5
+    assert limited.violations == {"memory_mb": 0.25}
     assert (facts["speedup"], facts["teacher_latency_ms"]) == (4.0, 8.0)
     assert facts["size_mb"] == pytest.approx(4 * facts["parameters"] / 1e6)
     assert 0 < facts["flops_fraction"] < 1 == whole.attributes["flops_fraction"]

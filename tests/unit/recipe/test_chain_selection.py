@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.device.operations import OperationTable
+from stillhouse.device.table import read_table
 from stillhouse.errors import DeviceError
 from stillhouse.model.chains import chain_config
 from stillhouse.model.modeling_chain_bert import ChainBertModel
@@ -244,12 +245,16 @@ def test_a_width_that_the_device_refuses_is_never_selected(nursery):
 
 
 class Chip:
-    """A device: half of what the table says, but some chains are slower, and some uncertain."""
+    """A device: half of what the table says, but some chains are slower, and some uncertain.
+
+    A chain takes 10 MB and what `memory_mb` tells of it.
+    """
 
     name = "chip"
 
-    def __init__(self, operations, slow=None, high=1.0):
+    def __init__(self, operations, slow=None, high=1.0, memory_mb=None):
         self.operations, self.slow, self.high, self.asked = operations, slow or {}, high, []
+        self.memory_mb, self.weighed = memory_mb or (lambda chain: parameters_of(chain) / 1e3), []
 
     def compare(self, architecture, workload):
         self.asked.append(architecture.key)
@@ -258,6 +263,14 @@ class Chip:
             student=latency(ms, ms * self.high, workload),
             teacher=latency(TEACHER_MS, 9.0, workload),
         )
+
+    def peak_memory_mb(self, architecture, workload):
+        self.weighed.append(architecture)
+        return 10.0 + self.memory_mb(architecture)
+
+
+def parameters_of(chain):
+    return count_chain_parameters(chain, ENDS).total
 
 
 def latency(ms, high_ms, workload):
@@ -362,7 +375,11 @@ def test_the_best_complete_model_of_each_budget_is_noted(make_bench):
         assert told["parameters"] == costs["parameters"]
         assert told["size_mb"] == pytest.approx(costs["size_mb"])
         assert told["flops_fraction"] == pytest.approx(costs["flops_fraction"])
+        assert told["memory_mb"] == pytest.approx(10 + costs["parameters"] / 1e3)
         assert told["limits"] == limits.given()
+        assert told["violations"].keys() == limits.given().keys()
+        assert max(told["violations"].values()) <= 0
+        assert told["within_limit"] is True
         assert told["workload_label"] == Workload(length=16, threads=1).label
 
 
@@ -413,7 +430,7 @@ def test_one_that_is_too_slow_when_measured_makes_way_for_the_next(make_bench):
     assert chain_from_dict(told["architecture"]).key == ranking[2].key
     assert bench.chip.asked == [chain.key for chain in ranking[:3]]
     others = [chain_from_dict(one["architecture"]).key for one in told["runners_up"]]
-    assert others == [ranking[n].key for n in (0, 1, 3)]
+    assert others == [chain.key for chain in ranking[3:6]]
 
 
 def test_a_measurement_counts_with_the_end_of_its_interval(make_bench):
@@ -456,6 +473,8 @@ def test_a_table_of_operations_alone_is_believed(make_bench, tmp_path):
     assert told["latency_how"] == "sum of operations"
     assert told["latency_ms"] == pytest.approx(bench.case.costs(best)["latency_ms"])
     assert told["latency_ms"] <= 2.2
+    assert told["violations"] == {"latency_ms": pytest.approx(told["latency_ms"] / 2.2 - 1)}
+    assert told["within_limit"] is True
 
 
 def test_a_speedup_is_one_over_the_teachers_own_latency(make_bench):
@@ -465,3 +484,80 @@ def test_a_speedup_is_one_over_the_teachers_own_latency(make_bench):
     assert told["predicted_latency_ms"] <= TEACHER_MS / 3
     assert told["speedup"] == pytest.approx(TEACHER_MS / told["latency_ms"])
     assert isinstance(chain_from_dict(told["architecture"]), ChainArchitecture)
+
+
+def test_memory_that_rises_with_the_parameters_bounds_what_is_proposed(make_bench):
+    """10 MB and 1 kB a parameter, where the first guess is 4 bytes a parameter."""
+    bench = make_bench()
+    everything = bench.case.all[24]
+    allowed_mb = (
+        10 + sorted(parameters_of(chain) for chain, _ in everything)[len(everything) // 4] / 1e3
+    )
+    (folder,) = bench.select(LimitSettings(memory_mb=allowed_mb))
+    told = read_selected(folder)
+    best = chain_from_dict(told["architecture"])
+    assert told["memory_mb"] == pytest.approx(10 + parameters_of(best) / 1e3)
+    assert told["memory_mb"] <= allowed_mb
+    assert told["violations"] == {"memory_mb": pytest.approx(told["memory_mb"] / allowed_mb - 1)}
+    assert len(bench.chip.weighed) <= 1 + 4 * 10 + 1
+    assert parameters_of(bench.chip.weighed[0]) == min(
+        parameters_of(chain) for several in bench.case.all.values() for chain, _ in several
+    )
+    smaller = [chain for chain, _ in everything if parameters_of(chain) < parameters_of(best)]
+    assert len(smaller) > len(everything) // 20  # the bound does not fall to the smallest
+
+
+def test_one_that_needs_too_much_memory_makes_way_for_the_next(make_bench):
+    hungry = [chain.key for chain in make_bench("first").ranking(SMALL.given())[:2]]
+    bench = make_bench("second", memory_mb=lambda chain: 1e3 if chain.key in hungry else 1.0)
+    limits = LimitSettings(params_m=0.0062, memory_mb=50.0)
+    ranking = bench.ranking(SMALL.given())
+    (folder,) = bench.select(limits)
+    told = read_selected(folder)
+    assert chain_from_dict(told["architecture"]).key == ranking[2].key
+    assert told["memory_mb"] == 11.0
+    assert [chain.key for chain in bench.chip.weighed[1:4]] == [one.key for one in ranking[:3]]
+    others = [chain_from_dict(one["architecture"]).key for one in told["runners_up"]]
+    assert others == [chain.key for chain in ranking[3:6]]
+
+
+def test_memory_is_not_measured_of_what_is_too_slow(make_bench):
+    ranking = make_bench("first").ranking(FAST.given())
+    slow = {chain.key: 100.0 for chain in ranking[:2]}
+    bench = make_bench("second", slow=slow)
+    bench.select(LimitSettings(latency_ms=2.2, memory_mb=1e3))
+    assert [chain.key for chain in bench.chip.weighed[1:]] == [ranking[2].key]
+
+
+def test_a_limit_on_memory_that_none_meets_ends_after_a_few(make_bench):
+    bench = make_bench()
+    with pytest.raises(
+        DeviceError, match=r"even the smallest \(.*\) takes 1\d\.\d MB .* over memory_mb=5 by"
+    ):
+        bench.select(LimitSettings(memory_mb=5.0))
+    assert len(bench.chip.weighed) == 1
+    first = itertools.chain([0.0], itertools.repeat(1e6))
+    bench = make_bench("hungry", memory_mb=lambda _: next(first))
+    with pytest.raises(DeviceError, match=r"students are within \{'memory_mb': 50.* but none is"):
+        bench.select(LimitSettings(memory_mb=50.0))
+    assert 10 < len(bench.chip.weighed) <= 1 + 4 * 10
+
+
+def test_a_table_of_operations_tells_no_memory(make_bench, tmp_path):
+    file = tmp_path / "chip.csv"
+    file.write_text(f"architecture,latency_ms\nteacher,{TEACHER_MS}\n")
+    bench = make_bench(device={"kind": "table", "table": str(file)})
+    bench.nursery = replace(bench.nursery, device=read_table(file))
+    with pytest.raises(DeviceError, match="memory"):
+        bench.select(LimitSettings(memory_mb=1e6))
+    (folder,) = bench.select(FAST)
+    assert "memory_mb" not in read_selected(folder)
+
+
+def test_in_8_bits_a_parameter_is_a_byte(case, nursery):
+    """A limit on the size leaves four times the parameters."""
+    in_8_bits = replace(nursery, workload=replace(nursery.workload, precision="int8"))
+    table = ChainTable(in_8_bits, case.operations, case.rows)
+    narrow = LimitSettings(size_mb=0.0125)
+    wide = LimitSettings(size_mb=0.05)
+    assert table.select(narrow, 9) == case.table.select(wide, 9) != case.table.select(narrow, 9)

@@ -1,11 +1,15 @@
 """What an export is checked on and what it tells of its origin; no file is written."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import yaml
 from datasets import Dataset
 from transformers import AutoModel, BertModel
 
+from stillhouse.data.examples import Examples
 from stillhouse.data.task import task_from_dataset
 from stillhouse.errors import DataError, TeacherError
 from stillhouse.recipe import exporting
@@ -76,6 +80,70 @@ def test_texts_of_a_file_are_the_first_ones(student, asked, tmp_path):
     assert len(asked["check"].encoded) == 256
     assert asked["check"].texts[0] == "day 0"
     assert asked["check"].score is None
+
+
+@pytest.fixture(scope="module")
+def make_texts(weather_tokenizer):
+    """Makes different texts of two words."""
+    words = sorted(weather_tokenizer.get_vocab().keys() - set(weather_tokenizer.all_special_tokens))
+    return lambda count: [" ".join(pair) for pair in product(words, words)][:count]
+
+
+def texts_of(encoded, tokenizer):
+    """Tells the words of every example."""
+    rows = [encoded.select([place]).input_ids for place in range(len(encoded))]
+    return [" ".join(tokenizer.convert_ids_to_tokens(row[1:-1])) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("count", "checked", "fixed"), [(32, 16, 16), (45, 23, 22), (700, 256, 256)]
+)
+def test_a_static_file_is_calibrated_on_the_last_texts(
+    student, asked, tmp_path, weather_tokenizer, make_texts, count, checked, fixed
+):
+    path, lines = tmp_path / "many.txt", make_texts(count)
+    path.write_text("\n".join(lines))
+    export(student, check=path, precision="int8-static")
+    assert asked["folder"] == student / "onnx-int8-static"
+    assert list(asked["check"].texts) == lines[:checked]
+    assert asked["calibration"].name == "many.txt (its last ones)"
+    assert texts_of(asked["calibration"].encoded, weather_tokenizer) == lines[-fixed:]
+
+
+def test_too_few_texts_to_calibrate_on_are_refused(student, asked):
+    with pytest.raises(DataError, match=r"given texts: int8-static needs 32 texts .* are 31: give"):
+        export(student, check=["sunny"] * 31, precision="int8-static")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_other_files_are_not_calibrated(student, asked, precision):
+    export(student, precision=precision)
+    assert asked["calibration"] is None
+
+
+def test_without_a_check_the_embedded_tasks_training_texts_calibrate(student, asked):
+    export(student, check=None, precision="int8-static")
+    assert asked["calibration"].name == "the training set of the embedded task"
+    assert len(asked["calibration"].encoded) == 256
+    assert len(asked["check"].encoded) == 24
+    assert asked["calibration"].encoded.longest <= 16
+
+
+@pytest.mark.parametrize(("count", "fixed"), [(300, 256), (40, 40)])
+def test_a_tasks_training_texts_calibrate(
+    student, asked, weather_tokenizer, make_texts, count, fixed
+):
+    lines = make_texts(count)
+    task = weather([number % 2 for number in range(20)], ("good", "bad"))
+    labels = [number % 2 for number in range(count)]
+    train = Examples(text_a=lines, labels=labels).to_dataset(task.label_names)
+    export(student, check=replace(task, train=train), precision="int8-static")
+    assert asked["calibration"].name == "the training set of weather"
+    drawn = texts_of(asked["calibration"].encoded, weather_tokenizer)
+    assert len(drawn) == len(set(drawn)) == fixed
+    assert set(drawn) <= set(lines)
+    assert drawn != lines[:fixed]
+    assert asked["check"].texts[0] == "day 0"
 
 
 def test_without_a_check_texts_of_many_lengths_are_taken(student, asked):

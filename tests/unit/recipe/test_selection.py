@@ -8,7 +8,7 @@ from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.errors import DeviceError
 from stillhouse.model.encoders import build_encoder
 from stillhouse.model.students import student_config
-from stillhouse.recipe.selection import Scales, best_within, refuse_hopeless
+from stillhouse.recipe.selection import Scales, best_within, first_within, refuse_hopeless
 from stillhouse.recipe.supernets import ScoredSubnet
 from stillhouse.run.settings import LimitSettings
 from stillhouse.space.architecture import BertArchitecture
@@ -32,19 +32,30 @@ GOOD_TO_BAD = (LARGE, DEEP, WIDE, SMALL)
 
 
 class Chip:
-    """Takes 1 ms a layer, and half as long again at width 32; remembers what it was asked."""
+    """Takes 1 ms a layer, and half as long again at width 32; remembers what it was asked.
+
+    Files have a byte a parameter and 1 kB more; memory is 1 MB at each unit of the FFN's width.
+    """
 
     name = "chip"
 
-    def __init__(self, spread_ms=0.0):
-        self.asked = []
-        self._spread_ms = spread_ms
+    def __init__(self, spread_ms=0.0, has_file=False):
+        self.asked, self.weighed = [], []
+        self._spread_ms, self._has_file = spread_ms, has_file
 
     def compare(self, architecture, workload):
-        assert workload == WORKLOAD
+        assert replace(workload, precision="float32") == WORKLOAD
         self.asked.append(architecture)
         ms = architecture.layers * (1.5 if architecture.hidden_size == 32 else 1.0)
-        return Comparison(student=self._latency(ms), teacher=self._latency(TEACHER_MS))
+        return Comparison(
+            student=self._latency(ms),
+            teacher=self._latency(TEACHER_MS),
+            file_mb=(PARAMETERS[architecture] + 1000) / 1e6 if self._has_file else None,
+        )
+
+    def peak_memory_mb(self, architecture, workload):
+        self.weighed.append(architecture)
+        return float(architecture.ffn_size)
 
     def _latency(self, ms):
         return Latency(
@@ -80,8 +91,8 @@ def config(tiny_config):
 def weigh(config, chip):
     """Makes scales for some limits."""
 
-    def make(device=chip, **limits):
-        return Scales(config, LimitSettings(**limits), device, WORKLOAD)
+    def make(device=chip, workload=WORKLOAD, **limits):
+        return Scales(config, LimitSettings(**limits), device, workload)
 
     return make
 
@@ -144,6 +155,9 @@ def test_costs_are_shares_of_the_teachers(weigh):
         ({"latency_ms": 3.9}, WIDE),
         ({"speedup": 3.0}, DEEP),  # 12 / 3 = 4 ms
         ({"speedup": 3.5}, WIDE),  # 3.43 ms
+        ({"memory_mb": 127.9}, DEEP),
+        ({"memory_mb": 64, "latency_ms": 3.9}, WIDE),
+        ({"memory_mb": 63.9, "latency_ms": 3.9}, SMALL),
         ({"latency_ms": 3.9, "parameters": 20639}, SMALL),
         ({"speedup": 3.5, "flops_fraction": 0.3, "params_m": 1.0}, SMALL),
     ],
@@ -240,6 +254,8 @@ def test_a_latency_that_may_be_above_the_limit_is_above_it(weigh):
         ({"speedup": 24.0}, "speedup by 100%"),  # 0.5 ms
         ({"latency_ms": 0.5, "speedup": 16.0}, "latency_ms by 100%, speedup by 33%"),
         ({"parameters": 1872, "latency_ms": 0.5}, "parameters by 100%"),
+        ({"memory_mb": 16}, "memory_mb by 100%"),
+        ({"memory_mb": 16, "latency_ms": 0.5}, "latency_ms by 100%"),
     ],
 )
 def test_a_limit_below_the_smallest_names_it_and_what_to_do(weigh, limits, over):
@@ -263,3 +279,71 @@ def test_hope_is_lost_only_where_the_smallest_of_every_space_is_over(weigh, chip
     with pytest.raises(DeviceError, match="is over latency_ms by 11%"):
         refuse_hopeless(spaces, weigh(latency_ms=0.9))
     assert set(chip.asked) == {DEEP, SMALL}
+
+
+def test_memory_is_measured_only_of_what_is_within_all_else_and_wanted(weigh, chip):
+    scales = weigh(latency_ms=3.9, memory_mb=200)
+    assert shapes(best_within(scored(*GOOD_TO_BAD), scales, 1)) == [WIDE]
+    assert (chip.asked, chip.weighed) == ([LARGE, DEEP, WIDE], [WIDE])
+    best_within(scored(*GOOD_TO_BAD), weigh(latency_ms=9.0), 4)
+    assert chip.weighed == [WIDE]
+
+
+def test_memory_alone_is_measured_without_latency(weigh, chip):
+    assert shapes(best_within(scored(*GOOD_TO_BAD), weigh(memory_mb=40), 9)) == [DEEP, SMALL]
+    assert (chip.asked, chip.weighed) == ([], [LARGE, DEEP, WIDE, SMALL])
+
+
+def test_what_is_as_large_as_one_that_needed_too_much_is_not_measured(weigh, chip):
+    subnets = scored(WIDE, LARGE, replace(WIDE, ffn_size=96), DEEP)
+    scales = weigh(memory_mb=50)
+    assert shapes(best_within(subnets, scales, 9)) == [DEEP]
+    assert chip.weighed == [WIDE, DEEP]
+    assert scales.over(LARGE) == {"memory_mb": float("inf")}
+    assert scales.over(WIDE) == {"memory_mb": pytest.approx(0.28)}
+
+
+IN_8_BITS = replace(WORKLOAD, precision="int8")
+
+
+def test_in_8_bits_the_size_is_the_files_where_there_is_one(weigh, chip):
+    limit = {"size_mb": 0.0109}  # DEEP has 10,416 bytes of parameters and 11,416 in its file
+    loose = weigh(workload=IN_8_BITS, **limit)
+    assert shapes(best_within(scored(*GOOD_TO_BAD), loose, 9)) == [DEEP, SMALL]
+    chip = Chip(has_file=True)
+    files = weigh(chip, workload=IN_8_BITS, **limit)
+    assert shapes(best_within(scored(*GOOD_TO_BAD), files, 9)) == [SMALL]
+    assert chip.asked == [DEEP, SMALL]  # others are over by their parameters alone
+    assert files.known(SMALL).size_mb == pytest.approx(0.004744)
+
+
+def test_in_float32_no_file_is_written_for_the_size(weigh):
+    chip = Chip(has_file=True)
+    scales = weigh(chip, size_mb=0.041664)
+    assert shapes(best_within(scored(*GOOD_TO_BAD), scales, 1)) == [DEEP]
+    assert chip.asked == []
+
+
+def test_some_are_drawn_without_measuring_the_rest(weigh, chip):
+    drawn = [ScoredSubnet(space="tiny", architecture=one, loss=1.0) for one in GOOD_TO_BAD[::-1]]
+    found = first_within(drawn, weigh(latency_ms=3.9), 2)
+    assert shapes(found) == [SMALL, WIDE]
+    assert chip.asked == [SMALL, WIDE]
+    assert shapes(first_within(drawn, weigh(latency_ms=3.9), 4)) == [SMALL, WIDE]
+
+
+def test_what_was_chosen_is_known_in_full(weigh, chip):
+    known = weigh().finished(SMALL)
+    assert (known.memory_mb, known.parameters) == (32.0, PARAMETERS[SMALL])
+    assert known.comparison.student.median_ms == 1.0
+    assert (chip.asked, chip.weighed) == ([SMALL], [SMALL])
+
+
+def test_a_device_that_cannot_tell_memory_is_silent_but_for_a_limit(weigh):
+    class Sheet(Chip):
+        def peak_memory_mb(self, architecture, workload):
+            raise DeviceError("a data sheet tells no memory")
+
+    assert weigh(Sheet()).finished(SMALL).memory_mb is None
+    with pytest.raises(DeviceError, match="tells no memory"):
+        refuse_hopeless({"tiny": [SMALL]}, weigh(Sheet(), memory_mb=1e6))

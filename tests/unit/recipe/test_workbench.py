@@ -6,7 +6,8 @@ import torch
 
 from stillhouse.data.encoding import EncodedSet
 from stillhouse.device.latency import Workload
-from stillhouse.errors import DataError, SettingsError
+from stillhouse.errors import DataError, DeviceError, SettingsError
+from stillhouse.recipe import workbench
 from stillhouse.recipe.workbench import (
     at_least,
     resolve_device,
@@ -110,6 +111,30 @@ def test_threads_and_precision_follow_the_chip(chip, threads, resolved):
     assert workload.threads == resolved
     own = {"tpu-v4i": "bfloat16", "h100": "bfloat16", "phone-cpu": "float32"}
     assert workload.precision == own[chip]
+
+
+def test_a_profile_has_its_own_workload(profile_file):
+    settings = DeviceSettings(kind="predicted", profile=profile_file(batch=2, threads=3))
+    for lengths in (np.array([10]), np.array([300])):
+        found = resolve_workload(settings, lengths, "predicted")
+        assert found == Workload(length=16, batch=2, threads=3)
+    assert resolve_device_kind(settings) == "predicted"
+
+
+def test_a_profile_is_a_device_of_the_machine_that_it_is_from(profile_file, bench):
+    teacher = bench(layers=2, width=64).teacher
+    here = DeviceSettings(kind="predicted", profile=profile_file(is_of_this_machine=True))
+    device = resolve_device(here, "predicted", teacher=teacher, build=None)
+    assert "predicted from 24 measurements" in device.name
+    elsewhere = DeviceSettings(kind="predicted", profile=profile_file())
+    with pytest.raises(DeviceError, match=r"profile\.json is for EPYC 9654, PyTorch 2\.13\.0"):
+        resolve_device(elsewhere, "predicted", teacher=teacher, build=None)
+
+
+def test_a_profile_of_what_cannot_be_used_here_is_refused(profile_file, monkeypatch):
+    monkeypatch.setattr(workbench, "why_unusable", {"cpu": "it is gone"}.get)
+    with pytest.raises(SettingsError, match=r"device\.kind cpu: it is gone"):
+        resolve_device_kind(DeviceSettings(kind="predicted", profile=profile_file()))
 
 
 def test_parameters_and_flops_of_the_teachers_shape(bench):

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.errors import SettingsError
+from stillhouse.errors import DeviceError, SettingsError
 from stillhouse.run.settings import (
     RunSettings,
     apply_overrides,
@@ -28,10 +28,11 @@ EVERYTHING = {
               "activation": ["gelu", "relu"], "bottleneck_size": [8, 16], "ffn_count": [2],
               "embedding_size": [32],
               "size_fraction": 0.25, "size_count": "total"},
-    "limit": {"latency_ms": 5.0, "speedup": 1.5, "size_mb": 40.0, "parameters": 1e7,
-              "params_m": 10.0, "flops_fraction": 0.25},
-    "device": {"kind": "table", "table": "chip.csv", "chip": None, "batch": 2, "length": 48,
-               "threads": 3, "precision": "bfloat16"},
+    "limit": {"latency_ms": 5.0, "speedup": 1.5, "size_mb": 40.0, "memory_mb": 300.0,
+              "parameters": 1e7, "params_m": 10.0, "flops_fraction": 0.25},
+    "device": {"kind": "table", "table": "chip.csv", "chip": None, "profile": None,
+               "batch": 2, "length": 48, "threads": 3, "precision": "bfloat16",
+               "padding_fraction": 0.25},
     "search": {"strategy": "gp", "candidates": 7, "seconds": 90.5, "proxy_examples": 100,
                "epochs": 0.5, "candidate_seconds": 3.0, "ask": 4, "controller": "published",
                "quality": "hidden", "alpha": -0.1, "beta": 0.5,
@@ -151,7 +152,7 @@ def test_several_budgets_survive_yaml_and_back():
         ),
         (
             {"recipe": "nas-bert", "limits": [{"speedup": 2}, {"latency": 5}]},
-            ["limits.1.latency: unknown key", "known keys here: latency_ms, speedup, size_mb"],
+            ["limits.1.latency: unknown key", "known keys here: latency_ms, speedup, size_mb, mem"],
         ),
         (
             {"recipe": "nas-bert", "limits": [{"speedup": 2}, {"size_mb": 0}]},
@@ -227,11 +228,14 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
         ("space.size_count", "both", "'encoder' or 'total'"),
         ("device.kind", "table", "device.table must name a file exactly when .* got None"),
         ("device.table", "chip.csv", "exactly when device.kind is 'table', got 'chip.csv'"),
-        ("device.kind", "tpu", "'auto', 'cpu', 'cuda', 'table' or 'analytic'"),
+        ("device.kind", "tpu", "'auto', 'table', 'analytic', 'predicted', 'cpu', .*'openvino-cpu'"),
+        ("device.kind", "predicted", "device.profile must name a file exactly when .* got None"),
+        ("device.profile", "kd.json", "exactly when device.kind is 'predicted', got 'kd.json'"),
+        ("device.padding_fraction", 1.0, "at least 0 and below 1, got 1.0"),
         ("device.kind", "analytic", "device.chip must name a chip exactly when .* got None"),
         ("device.chip", "h100", "exactly when device.kind is 'analytic', got 'h100'"),
         ("device.precision", "int8", "must be one of float32, bfloat16 on this device, got 'int8'"),
-        ("device.precision", "int4", "'float32', 'bfloat16' or 'int8'"),
+        ("device.precision", "int4", "'float32', 'bfloat16', 'int8' or 'int8-static'"),
         ("device.batch", 0, "device.batch must be above 0, got 0"),
         ("device.length", -5, "device.length must be above 0, got -5"),
         ("device.threads", 0, "device.threads must be above 0, got 0"),
@@ -426,6 +430,8 @@ def test_unreadable_settings_files_are_named(tmp_path, content, message):
         ({"kind": "analytic", "chip": "tpu-v4i"}, "bfloat16"),
         ({"kind": "analytic", "chip": "tpu-v4i", "precision": "int8"}, "int8"),
         ({"kind": "analytic", "chip": "server-cpu"}, "float32"),
+        ({"kind": "onnxruntime-cpu", "precision": "int8-static"}, "int8-static"),
+        ({"kind": "predicted", "profile": "kd.json"}, None),
     ],
 )
 def test_a_device_has_a_precision_of_its_own(device, precision):
@@ -446,3 +452,41 @@ def test_a_device_has_a_precision_of_its_own(device, precision):
 def test_what_a_chip_does_not_have_is_refused(device, message):
     with pytest.raises(SettingsError, match=message):
         settings_from_dict({"device": {"kind": "analytic", **device}})
+
+
+def test_a_profile_brings_its_device_and_its_workload(profile_file):
+    path = profile_file(batch=3, precision="bfloat16")
+    given = {"kind": "predicted", "profile": path, "length": 16}
+    found = settings_from_dict({"device": given}).device.as_measured()
+    assert (found.kind, found.profile) == ("cpu", None)
+    workload = (found.batch, found.length, found.threads, found.precision)
+    assert workload == (3, 16, 1, "bfloat16")
+    assert found.as_measured() is found
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ({"batch": 2}, "device.batch is 2, the profile's 1"),
+        ({"length": 128}, "device.length is 128, the profile's 16"),
+        ({"threads": 2}, "device.threads is 2, the profile's 1"),
+        ({"precision": "int8"}, "device.precision is int8, the profile's float32"),
+        ({"padding_fraction": 0.5}, "device.padding_fraction is 0.5, the profile's 0.0"),
+    ],
+)
+def test_another_workload_than_the_profiles_is_refused_with_both_named(profile_file, device, told):
+    given = {"kind": "predicted", "profile": profile_file(), **device}
+    with pytest.raises(SettingsError, match="is for batch 1, length 16, float32, 1 thread: ") as e:
+        settings_from_dict({"device": given}).device.as_measured()
+    assert told in str(e.value)
+
+
+def test_threads_do_not_matter_where_a_profile_has_none(profile_file):
+    given = {"kind": "predicted", "profile": profile_file(threads=0), "threads": 5}
+    assert settings_from_dict({"device": given}).device.as_measured().threads is None
+
+
+def test_a_profile_that_is_not_there_is_refused(tmp_path):
+    given = {"kind": "predicted", "profile": str(tmp_path / "kd.json")}
+    with pytest.raises(DeviceError, match=r"kd\.json cannot be read"):
+        settings_from_dict({"device": given}).device.as_measured()
