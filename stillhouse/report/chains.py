@@ -22,6 +22,7 @@ from stillhouse.report.fields import (
     truth,
 )
 from stillhouse.report.figures import Figures, read_figures
+from stillhouse.report.limits import Limited, read_limited
 
 OPERATIONS_FILE = "operations.csv"
 BLOCKS_FILE = "blocks.csv"
@@ -174,6 +175,7 @@ class Selected:
 
     number: int
     limits: Mapping[str, float]
+    limited: tuple[Limited, ...]
     best: Proposal
     blocks: tuple[tuple[int | None, str], ...]
     figures: Figures
@@ -371,6 +373,7 @@ def _read_selected(place: int, fields: Fields) -> Selected:
     return Selected(
         number=place,
         limits=numbers(fields, "limits"),
+        limited=read_limited(fields),
         best=_read_proposal(fields),
         blocks=tuple(
             (integer(block, "hidden_size"), " ".join(map(str, sequence(block, "operations"))))

@@ -19,6 +19,7 @@ from stillhouse.report.fields import (
     read_table,
     text,
 )
+from stillhouse.report.limits import Limited, read_limited
 
 FAMILY_FILE = "family.json"
 SUPERNETS_FOLDER = "supernets"
@@ -45,10 +46,11 @@ class Subnet:
 class Search:
     """What was asked for, what was chosen, and what would have come next.
 
-    `student` is the number of the chosen one's folder.
+    `student` is the number of the chosen one's folder; `limited` is empty in older runs.
     """
 
     limits: Mapping[str, float]
+    limited: tuple[Limited, ...]
     student: int | None
     best: Subnet
     runners_up: tuple[Subnet, ...]
@@ -158,6 +160,7 @@ def _read_searches(path: Path, notes: list[str]) -> Iterator[Search]:
             continue
         yield Search(
             limits=numbers(search, "limits"),
+            limited=read_limited(mapping(search, "costs")),
             student=integer(search, "student"),
             best=_subnet(best, "relation_loss"),
             runners_up=tuple(

@@ -14,7 +14,8 @@ MASKED_WORDS = "masked_lm_accuracy"
 class Figures:
     """What is known of one finished model, teacher or student.
 
-    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on `report_set`.
+    Fractions are 0..1, latencies are medians in milliseconds, `quality` is on `report_set`; sizes
+    are in 10⁶ bytes: what is served, the runtime's file, and the peak memory of serving.
     """
 
     architecture: str
@@ -31,6 +32,8 @@ class Figures:
     parameters: float | None
     parameters_encoder: float | None
     size_mb: float | None
+    file_mb: float | None
+    memory_mb: float | None
     device: str
     workload: str
     latency_how: str
@@ -66,6 +69,8 @@ def read_figures(fields: Fields) -> Figures:
         parameters=number(fields, "parameters"),
         parameters_encoder=number(fields, "parameters_encoder"),
         size_mb=number(fields, "size_mb"),
+        file_mb=number(fields, "file_mb"),
+        memory_mb=number(fields, "memory_mb"),
         device=text(fields, "device"),
         workload=text(fields, "workload_label") or text(fields, "workload"),
         latency_how=text(fields, "latency_how"),

@@ -27,6 +27,7 @@ from stillhouse.report.fields import (
     truth,
 )
 from stillhouse.report.figures import MASKED_WORDS, Figures, read_figures, report_set_of
+from stillhouse.report.limits import Limited, read_limited
 from stillhouse.report.objectives import QUALITY, TWO, Names, compared_by
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 from stillhouse.report.references import References, read_references
@@ -50,6 +51,7 @@ class Student:
     speedup: float | None
     speedup_128: float | None
     within_limit: bool | None
+    limited: tuple[Limited, ...]
     trial: int | None
     cost_s: float | None
     initialisation: str
@@ -68,6 +70,7 @@ class Competitor:
     quality_fraction: float | None
     speedup: float | None
     within_limit: bool | None
+    limited: tuple[Limited, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +252,7 @@ def _student(rank: int, fields: Fields) -> Student:
         speedup=number(fields, "speedup"),
         speedup_128=number(fields, "speedup_128"),
         within_limit=truth(fields, "within_limit"),
+        limited=read_limited(fields),
         trial=integer(fields, "trial"),
         cost_s=number(fields, "cost_s"),
         initialisation=_initialisation(fields.get("initialisation")),
@@ -273,6 +277,7 @@ def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator
             else None,
             speedup=number(fields, "speedup"),
             within_limit=truth(fields, "within_limit"),
+            limited=read_limited(fields),
         )
 
 

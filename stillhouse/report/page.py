@@ -25,6 +25,7 @@ from stillhouse.report.front_table import (
     hypervolume,
 )
 from stillhouse.report.gather import Contents, gather
+from stillhouse.report.limits_table import limit_lines
 from stillhouse.report.objectives import TWO
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 from stillhouse.report.subnets import draw_subnets
@@ -118,6 +119,8 @@ def render(contents: Contents) -> str:
         compared_on_search=bool(trained(contents.trials)),
         has_long_texts=contents.has_task
         and any(one.speedup_128 is not None for one in contents.students),
+        has_memory=_has_memory(contents),
+        limit_lines=limit_lines(contents),
         has_rewards=any(trial.reward is not None for trial in contents.trials),
         phases=list(_phases(contents)),
         counts=_counts(contents.trials),
@@ -147,6 +150,13 @@ def _has_unlisted(contents: Contents) -> bool:
     searches = () if contents.family is None else contents.family.searches
     listed = {search.student for search in searches}
     return any(student.rank not in listed for student in contents.students)
+
+
+def _has_memory(contents: Contents) -> bool:
+    """Whether the peak memory of any finished model is known."""
+    models = [one.figures for one in contents.students]
+    models += [one.figures for one in contents.competitors]
+    return any(one.memory_mb is not None for one in models)
 
 
 def _phases(contents: Contents) -> Iterator[Phase]:

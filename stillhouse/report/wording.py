@@ -21,6 +21,7 @@ THOUSAND, MILLION, BILLION = 1e3, 1e6, 1e9
 MINUTE_S, HOUR_S = 60, 3600  # an hour has as many minutes as a minute has seconds
 TENTH, TEN, HUNDRED = 0.1, 10, 100
 SMALLEST_POINT = 0.05  # of 100, what is still shown with one decimal
+PREDICTED = "predicted"
 UNITS = {"ms": "ms", "mb": "MB", "s": "s"}
 
 
@@ -65,6 +66,11 @@ def times(factor: float | None) -> str:
     return MISSING if factor is None else f"{factor:.1f}×"
 
 
+def times_exactly(factor: float) -> str:
+    """A speed-up beside one that was asked for: 2.41×."""
+    return f"{factor:.2f}×"
+
+
 def count(value: float | None) -> str:
     """A number of parameters: 352 k, 4.4 M, 1.2 G."""
     if value is None:
@@ -87,10 +93,25 @@ def _three_digits(value: float) -> float:
 
 
 def megabytes(value: float | None) -> str:
-    """The size of a checkpoint on disk."""
+    """A size on disk or in memory."""
     if value is None:
         return MISSING
     return f"{value:.1f} MB" if value >= 1 else f"{value:.2g} MB"
+
+
+def file_size(figures: Figures) -> str:
+    """The size of the runtime's file beside that of what is served; empty where they are one."""
+    if figures.file_mb is None or figures.file_mb == figures.size_mb:
+        return ""
+    return f"file {megabytes(figures.file_mb)}"
+
+
+def sizes(figures: Figures) -> str:
+    """Size, file and peak memory in one line, as far as known."""
+    parts = [] if figures.size_mb is None else [megabytes(figures.size_mb), file_size(figures)]
+    if figures.memory_mb is not None:
+        parts.append(f"peak memory {megabytes(figures.memory_mb)}")
+    return ", ".join(filter(None, parts))
 
 
 def duration(seconds: float | None) -> str:
@@ -148,11 +169,16 @@ def quality_interval(figures: Figures) -> str:
 
 
 def latency_interval(figures: Figures | Reference) -> str:
-    """The 95 % interval of the median latency, as far as known; one that was not timed has none."""
+    """The 95 % interval of the latency, as far as known.
+
+    It is that of a timed median, or that of a prediction, which says so. A latency that was looked
+    up or computed has none.
+    """
     low_ms, high_ms = figures.latency_low_ms, figures.latency_high_ms
     if low_ms is None or high_ms is None or low_ms == high_ms:
         return ""
-    return f"{milliseconds(low_ms)} to {milliseconds(high_ms)}"
+    is_predicted = isinstance(figures, Figures) and figures.latency_how == PREDICTED
+    return f"{'predicted, ' * is_predicted}{milliseconds(low_ms)} to {milliseconds(high_ms)}"
 
 
 OBJECTIVE_NAMES = {QUALITY: "quality", LATENCY: "latency", "size_mb": "size"}
@@ -195,11 +221,14 @@ def measured_how(contents: Contents) -> str:
     models = [contents.teacher, *(student.figures for student in contents.students)]
     if contents.chains is not None:
         models += [selected.figures for selected in contents.chains.selected]
-    for model in models:
-        if model.device or model.workload:
-            parts = (model.latency_how, model.device, model.workload)
-            return "; ".join(part for part in parts if part)
-    return ""
+    known = [model for model in models if model.device or model.workload]
+    if not known:
+        return ""
+    how = known[0].latency_how
+    if any(model.latency_how == PREDICTED for model in known):
+        how = "predicted, but the teacher’s and those of students unlike the profile’s measured"
+    parts = (how, known[0].device, known[0].workload)
+    return "; ".join(part for part in parts if part)
 
 
 def winner(students: Sequence[Student]) -> Student | None:
@@ -340,6 +369,12 @@ CHAIN_LATENCIES = {
         "Predicted latency is the sum of the operations’, and only proposes: a model must be "
         "within its limit as a whole. Nothing was timed: whole models, operations and the teacher "
         "are all told from the chip’s data sheet, without spread."
+    ),
+    PREDICTED: (
+        "Predicted latency is the sum of the operations’, and only proposes: a model must be "
+        "within its limit as a whole. That of a whole model is told by the device’s profile, and "
+        "its interval is that of 95 % for what a measurement would find; models unlike the "
+        "profile’s and the teacher were timed."
     ),
     "sum of operations": (
         "Latency is the predicted one, the sum of the operations’: the device’s table knows these "

@@ -330,7 +330,7 @@ def test_searches_stand_with_their_limits_students_and_costs(family_run, read):
     _, told = page.text.split("Searches and their students")
 
     assert "FLOPs ≤ 30 % of the teacher’s 1 4 × 128, 2 heads of 32, FFN 512, gelu" in told
-    assert "space small, students/1 4.0500 n = 40 4.00 M 0.40 M 25.0 % 350 M 3.20 ms" in told
+    assert "space small, students/1 4.0500 n = 40 4.00 M 0.40 M 4.9 MB 25.0 % 350 M 3.20 ms" in told
     assert "parameters ≤ 2.5 M, latency ≤ 3 ms 2 2 × 128" in told
     assert "2 runners-up within the same limits" in told
     assert re.search(r"3 × 128, [^×]* small 4\.2500 3\.00 M 20\.0 %", told)
@@ -445,6 +445,7 @@ def test_selected_students_stand_with_their_budgets_and_costs(chain_run, read):
     [
         ("measured", True, "a measured model must be within its limit itself"),
         ("analytic", False, "Nothing was timed: whole models, operations and the teacher"),
+        ("predicted", False, "That of a whole model is told by the device’s profile"),
         ("sum of operations", False, "table knows these and the teacher, and no model as a whole"),
         ("", False, ""),
     ],

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from stillhouse.report import wording
@@ -214,3 +216,24 @@ def test_a_head_that_the_teacher_brought_is_not_said_to_be_trained(chain_run, re
 
     assert wording.head_origin(head) == "The teacher brought its own head for masked words."
     assert wording.head_origin(None) == ""
+
+
+def test_predicted_latencies_say_so_and_how_well(distill_run):
+    path = distill_run / "students/1/metrics.json"
+    told = {
+        "latency_ms": 2.0,
+        "latency_low_ms": 1.8,
+        "latency_high_ms": 2.2,
+        "latency_how": "predicted",
+        "device": "a chip, predicted from 60 measurements with a mean error of 3.0%",
+        "workload_label": "batch 1",
+    }
+    path.write_text(json.dumps(told), encoding="utf-8")
+    contents = gather(distill_run)
+
+    (student,) = contents.students
+    assert wording.latency_interval(student.figures) == "predicted, 1.80 ms to 2.20 ms"
+    assert wording.measured_how(contents) == (
+        "predicted, but the teacher’s and those of students unlike the profile’s measured; a chip, "
+        "predicted from 60 measurements with a mean error of 3.0%; batch 1"
+    )
