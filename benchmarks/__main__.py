@@ -15,7 +15,10 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
   autodistill     flash scores as a judge, found against hand-crafted MobileBERTs
   roofline        latency from a chip's data sheet against measurement, beside FLOPs
+  predictor       the predictor of latencies on three families, from 60 measurements, beside FLOPs
   hat_latency     the predictor of latencies on the eight tables of HAT, beside ridge and network
+  int8_student    a search for students served in int8; teacher to student in one line
+  repeatability   the same architectures timed in two processes an hour apart
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
   samplers        samplers replayed on a recorded table (--table): share of its front by trials
 

@@ -6,7 +6,8 @@ English Wikipedia; teacher all-MiniLM-L6-v2 (`--full`), or a smaller one of mask
     python -m benchmarks.autodistill --small --part fidelity  # flash scores against regular ones
     python -m benchmarks.autodistill --small --part found     # found against hand-crafted
 
-Flash scores are on the half of the held-out text that chooses, regular ones on the other. Beside
+Flash scores are on the half of the held-out text that chooses, regular ones on the other; found and
+hand-crafted students are scored on text that the search did not read, and timed in turn. Beside
 them stands what always telling the most frequent piece would score: a student is counted as trained
 from twice that on.
 """
@@ -17,14 +18,24 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
+from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from benchmarks.common import WORK, Records, enwiki_folder, heading, minilm_folder
+from benchmarks.common import RESAMPLES, WORK, Records, enwiki_folder, heading, minilm_folder
 from benchmarks.mlm_teacher import TeacherSize, mlm_teacher, text_for_students
 from stillhouse.api import run_search_job
+from stillhouse.data.corpus import CorpusSettings, prepare_corpus
+from stillhouse.data.masking import Masker, MaskingRule
 from stillhouse.data.packing import PackedSet
+from stillhouse.device.latency import Workload
+from stillhouse.device.runtimes import TorchRuntime
+from stillhouse.device.stopwatch import Pass, time_in_turn
 from stillhouse.distill.masked_lm import held_out_mlm, hidden_tokens
-from stillhouse.evaluate.agreement import rank_agreement
+from stillhouse.evaluate.agreement import Agreement, rank_agreement
+from stillhouse.model.teachers import load_tokenizer
 from stillhouse.recipe.flash import judge_by_flash, transfer
 from stillhouse.recipe.mlm_nursery import with_mlm_head
 from stillhouse.recipe.mobile_nursery import MobileNursery, open_mobile_nursery
@@ -36,6 +47,9 @@ from stillhouse.space.architecture import Architecture
 
 TRAINED_FROM = 2.0
 """Times the score of the most frequent piece."""
+UNSEEN_LINES = 4_000
+STRETCH = 32
+"""Sequences that are resampled together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +218,21 @@ def check_fidelity(size: Size) -> None:
         share = steps / (size.transfer_steps + size.pretrain_steps)
         print(
             f"flash of {steps} steps ({share:.1%} of the regular ones), scores "
-            f"{min(scores):.4f} to {max(scores):.4f}: {rank_agreement(scores, finished, seed=0)}",
+            f"{min(scores):.4f} to {max(scores):.4f}: "
+            f"{told(rank_agreement(scores, finished, seed=0))}",
             flush=True,
         )
+
+
+def told(agreement: Agreement) -> str:
+    """Both correlations with their intervals."""
+    assert agreement.kendall is not None
+    assert agreement.spearman is not None
+    kendall, spearman = agreement.kendall, agreement.spearman
+    return (
+        f"Kendall {kendall.value:.2f} ({kendall.low:.2f} to {kendall.high:.2f}), Spearman "
+        f"{spearman.value:.2f} ({spearman.low:.2f} to {spearman.high:.2f}), n = {agreement.count}"
+    )
 
 
 def compare_found(size: Size) -> None:
@@ -215,24 +241,70 @@ def compare_found(size: Size) -> None:
     path = WORK / "autodistill" / f"search-{size.trials}-{size.transfer_steps}"
     result = run_search_job(settings, path, LoggingNarrator())
     print(f"{len(result.trials)} trials, then {size.transfer_steps} + {size.pretrain_steps} steps")
-    named = [(f"found {rank}", one) for rank, one in enumerate(result.students, start=1)]
-    crafted = list(zip(settings.compare, result.competitors, strict=True))
-    for name, one in [*named, *crafted]:
-        told = one.metrics
+    named = {f"found {rank}": one for rank, one in enumerate(result.students, start=1)}
+    named |= dict(zip(settings.compare, result.competitors, strict=True))
+    students = {
+        name: AutoModelForMaskedLM.from_pretrained(one.path).eval() for name, one in named.items()
+    }
+    text, masker = unseen_text(size, str(settings.teacher.model))
+    right = {name: hits(student, text, masker) for name, student in students.items()}
+    timing = time_in_turn(
+        [passes(student.base_model) for student in students.values()], longest_s=60.0
+    )
+    medians_ms = dict(zip(students, np.median(timing.times_ms, axis=1), strict=True))
+    for name, one in named.items():
+        counts = right[name].sum(axis=0)
         print(
-            f"{name:16}{told['quality']:.4f} ({told['quality_low']:.4f} to "
-            f"{told['quality_high']:.4f}, n = {told['quality_count']})  "
-            f"{told['latency_ms']:.2f} ms  {told['speedup']:.2f}x  {told['architecture_label']}"
+            f"{name:16}{counts[0] / counts[1]:.4f} of {counts[1]:,} hidden tokens  "
+            f"{medians_ms[name]:.2f} ms  {one.metrics['architecture_label']}"
         )
-    for name, one in crafted:
-        better = [
-            f"{found} ({(theirs.metrics['quality'] - one.metrics['quality']) * 100:+.2f} points, "
-            f"{theirs.metrics['speedup'] / one.metrics['speedup']:.2f} times as fast)"
-            for found, theirs in named
-            if theirs.metrics["quality"] > one.metrics["quality"]
-            and theirs.metrics["speedup"] > one.metrics["speedup"]
-        ]
-        print(f"better than {name} in both: {', '.join(better) or 'none'}")
+    for crafted in settings.compare:
+        for name in students:
+            if name not in settings.compare:
+                print(
+                    f"{name} against {crafted}: {gap(right[name], right[crafted])}, "
+                    f"{medians_ms[crafted] / medians_ms[name]:.2f} times as fast"
+                )
+
+
+def unseen_text(size: Size, teacher: str) -> tuple[PackedSet, Masker]:
+    """Text that the search did not read, the end of the students' file, and what hides words."""
+    folder = WORK / "autodistill" / "unseen"
+    file = folder / "text.txt"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = text_for_students().read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(lines[-UNSEEN_LINES:]), encoding="utf-8")
+    tokenizer = load_tokenizer(teacher)
+    corpus = prepare_corpus(
+        CorpusSettings(name=str(file), length=size.length, held_out=0),
+        tokenizer,
+        folder / f"corpus-{size.length}-{len(tokenizer)}",
+    )
+    return corpus.train, Masker(tokenizer, MaskingRule())
+
+
+def hits(student: PreTrainedModel, text: PackedSet, masker: Masker) -> NDArray[np.int64]:
+    """Hidden tokens told right, and all of them, for every stretch of 32 sequences."""
+    rows = []
+    for start in range(0, len(text), STRETCH):
+        score = held_out_mlm(student, text.part(start, min(start + STRETCH, len(text))), masker)
+        rows.append((round(score.accuracy_fraction * score.chosen_count), score.chosen_count))
+    return np.array(rows)
+
+
+def gap(one: NDArray[np.int64], other: NDArray[np.int64]) -> str:
+    """Points of accuracy between two students, with the 95 % interval over the same stretches."""
+    gaps = one[:, 0] - other[:, 0]
+    drawn = np.random.default_rng(0).integers(len(gaps), size=(RESAMPLES, len(gaps)))
+    points = 100 * gaps[drawn].sum(axis=1) / one[drawn, 1].sum(axis=1)
+    low, high = np.quantile(points, (0.025, 0.975))
+    return f"{100 * gaps.sum() / one[:, 1].sum():+.2f} points ({low:+.2f} to {high:+.2f})"
+
+
+def passes(model: PreTrainedModel) -> Pass:
+    """Passes of a bare student at batch 1, length 128, on this processor."""
+    return TorchRuntime(torch.device("cpu")).load(model, Workload(length=128, threads=1)).run
 
 
 PARTS = {"fidelity": check_fidelity, "found": compare_found}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from stillhouse.api import run_distill_job
-from stillhouse.device.torch_device import processor_name
+from stillhouse.device.host import processor_name
 from stillhouse.run.progress import LoggingNarrator
 from stillhouse.run.settings import settings_from_dict
 

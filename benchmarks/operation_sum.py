@@ -21,6 +21,7 @@ from scipy import stats
 
 from benchmarks.common import Records, heading, minilm_folder
 from stillhouse.device.latency import Workload
+from stillhouse.device.measured import MeasuredDevice
 from stillhouse.device.operations import (
     FEW,
     MANY,
@@ -29,7 +30,7 @@ from stillhouse.device.operations import (
     probing_chain,
     read_operations,
 )
-from stillhouse.device.torch_device import TorchDevice
+from stillhouse.device.runtimes import TorchRuntime
 from stillhouse.errors import SpaceError
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.chains import chain_config
@@ -111,8 +112,8 @@ def main() -> None:
     teacher = load_encoder(minilm_folder())
     space = nas_bert_for(architecture_of(teacher.model.config), blocks=2)
     workload = Workload(length=given.length, batch=given.batch, threads=torch.get_num_threads())
-    device = TorchDevice(
-        torch.device("cpu"),
+    device = MeasuredDevice(
+        TorchRuntime(torch.device("cpu")),
         teacher=teacher.model,
         build=lambda shape: build_encoder(chain_config(shape, teacher.model.config), seed=0),
     )

@@ -25,8 +25,9 @@ from benchmarks.operation_sum import RESAMPLES, THIRDS, spearman
 from stillhouse.device.calibration import calibrate
 from stillhouse.device.chips import find_chip
 from stillhouse.device.latency import Workload
+from stillhouse.device.measured import MeasuredDevice
 from stillhouse.device.roofline import RooflineDevice, roofline_device
-from stillhouse.device.torch_device import TorchDevice
+from stillhouse.device.runtimes import TorchRuntime
 from stillhouse.errors import SpaceError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.count import true_flops
@@ -64,8 +65,8 @@ def measured(
 ) -> NDArray[np.float64]:
     """Milliseconds of each; what an earlier run measured is read."""
     config, kind = teacher.model.config, "cpu" if workload.threads else "cuda"
-    device = TorchDevice(
-        torch.device(kind),
+    device = MeasuredDevice(
+        TorchRuntime(torch.device(kind)),
         teacher=teacher.model,
         build=lambda shape: build_encoder(student_config(shape, config), seed=0),
     )
