@@ -97,6 +97,7 @@ def _print_profile(profile: Profile) -> None:
         "workload": subject.fingerprint.workload.label,
         "proportions": subject.teacher,
         "measured": f"{errors.count} architectures in {profile.cost_s:,.0f} s",
+        "noise of a measurement": f"± {profile.noise_fraction:.1%}",
         "mean error": f"{errors.mape_fraction:.1%}",
         "95th percentile": f"{errors.p95_fraction:.1%}",
         "Spearman": f"{errors.spearman:.3f}",

@@ -101,6 +101,7 @@ class Profile:
         rows: The measured architectures.
         choice: The model.
         errors: Its errors in cross-validation.
+        noise_fraction: Half-width of the 95 % interval of a measured ratio over it, the median.
         cost_s: Seconds that the measurements took.
         version: Of the file's form.
     """
@@ -113,6 +114,7 @@ class Profile:
     rows: tuple[Row, ...]
     choice: Choice
     errors: PredictionErrors
+    noise_fraction: float
     cost_s: float
     version: Literal[1] = 1
 
@@ -177,6 +179,7 @@ def fit_profile(
     reference: Mapping[str, Any],
     reference_ms: float,
     rows: Sequence[Row],
+    noise_fraction: float,
     cost_s: float,
 ) -> Profile:
     """Chooses a predictor for measured latencies.
@@ -186,6 +189,7 @@ def fit_profile(
         reference: The architecture that the others were timed with, as plain data.
         reference_ms: Its latency.
         rows: The measured architectures, their features as `FEATURES` names them.
+        noise_fraction: Half-width of the 95 % interval of a ratio over it, the median.
         cost_s: Seconds that the measurements took.
 
     Raises:
@@ -204,6 +208,7 @@ def fit_profile(
         rows=tuple(rows),
         choice=predictor.choice,
         errors=predictor.errors,
+        noise_fraction=noise_fraction,
         cost_s=cost_s,
     )
 

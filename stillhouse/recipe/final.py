@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,12 +184,7 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
         **latency_metrics(weighed.comparison),
         **_long_text_metrics(bench, winner.model),
         "device": bench.device.name,
-        "workload": {
-            "batch": bench.workload.batch,
-            "length": bench.workload.length,
-            "precision": bench.workload.precision,
-            "threads": bench.workload.threads,
-        },
+        "workload": asdict(bench.workload),
         "workload_label": bench.workload.label,
         "parameters_encoder": encoder_parameters(winner.model),
         **teacher_costs(sum(p.numel() for p in bench.teacher.parameters()), weighed),

@@ -109,6 +109,7 @@ class Point:
         cost_s: Seconds that it took.
         ratio: Of its latency to the reference's; `None` if the device refused it.
         reference_ms: The reference's in the same minute.
+        noise_fraction: Half-width of the ratio's 95 % interval over it.
         refused: Why the device refused it; empty if it did not.
     """
 
@@ -116,6 +117,7 @@ class Point:
     cost_s: float
     ratio: float | None = None
     reference_ms: float | None = None
+    noise_fraction: float | None = None
     refused: str = ""
 
 
@@ -414,6 +416,7 @@ def _measured(device: MeasuredDevice, architecture: AnyArchitecture, workload: W
         cost_s=time.monotonic() - start_s,
         ratio=1 / comparison.speedup,
         reference_ms=comparison.teacher.median_ms,
+        noise_fraction=comparison.noise_fraction,
     )
 
 
@@ -441,11 +444,13 @@ def _fit(sample: Sample, file: PointsFile) -> Profile:
         for point, features in zip(known, sample.features, strict=True)
         if point.ratio is not None
     ]
+    noises = [point.noise_fraction for point in known if point.noise_fraction is not None]
     return fit_profile(
         file.subject,
         reference=sample.reference.to_dict(),
         reference_ms=reference_ms,
         rows=rows,
+        noise_fraction=float(np.median(noises)),
         cost_s=sum(point.cost_s for point in known),
     )
 
@@ -454,6 +459,7 @@ def _why_useless(profile: Profile) -> str:
     return (
         f"A prediction has a standard error of {profile.errors.rms_fraction:.0%}, and above "
         f"{MOST_ERROR_FRACTION:.0%} a search measures the student instead, so that this profile "
-        "saves nothing. Profile again where nothing else runs, in fewer threads, or with more "
+        f"saves nothing. A measured ratio is known to ± {profile.noise_fraction:.0%}: where that "
+        "is much, profile again with nothing else running or in fewer threads, else with more "
         "--points."
     )

@@ -176,7 +176,7 @@ class DeviceSettings:
         chip: Name of a data sheet, such as `tpu-v4i`, for `analytic`.
         profile: JSON file that `stillhouse profile` wrote, for `predicted`. What is left open of
             the workload is the profile's, and nothing else can be asked of it.
-        batch: Examples in one request; `None` means 1.
+        batch: Examples in one request; where none is given, 1, or the profile's.
         length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
         threads: Processor threads; `None` means all physical cores, or all of a chip's. A chip that
             is no processor takes none.
@@ -233,6 +233,8 @@ class DeviceSettings:
             value=self.precision,
         )
         object.__setattr__(self, "precision", self.precision or own)
+        if self.profile is None:
+            object.__setattr__(self, "batch", self.batch or 1)
 
     def as_measured(self) -> DeviceSettings:
         """Returns what a profile's latencies were measured with; other settings as they are.

@@ -86,7 +86,12 @@ def profile_of(device):
         seed=0,
     )
     return fit_profile(
-        subject, reference=shapes[0].to_dict(), reference_ms=1.32, rows=rows, cost_s=1.0
+        subject,
+        reference=shapes[0].to_dict(),
+        reference_ms=1.32,
+        rows=rows,
+        noise_fraction=0.01,
+        cost_s=1.0,
     )
 
 

@@ -262,7 +262,9 @@ def test_measures_mean_what_those_of_other_students_do(trained, chip):
         "held_out_sequences": 6,
     }
     assert {name: metrics[name] for name in expected} == expected
-    assert metrics["workload"].keys() == {"batch", "length", "precision", "threads"}
+    assert metrics["workload"].keys() == {
+        "batch", "length", "precision", "threads", "padding_fraction",
+    }  # fmt: skip
     assert (metrics["workload"]["batch"], metrics["workload"]["length"]) == (1, 16)
     assert metrics["violations"]["flops_fraction"] == metrics["flops_fraction"] / 0.5 - 1
     assert metrics["initialisation"]["kind"] == "supernet"

@@ -38,7 +38,12 @@ def profile_path(weather_teacher_folder, tmp_path_factory):
         seed=0,
     )
     made = fit_profile(
-        subject, reference=shapes[0].to_dict(), reference_ms=work[0], rows=rows, cost_s=1.0
+        subject,
+        reference=shapes[0].to_dict(),
+        reference_ms=work[0],
+        rows=rows,
+        noise_fraction=0.01,
+        cost_s=1.0,
     )
     path = tmp_path_factory.mktemp("device") / "weather.json"
     made.write(path)

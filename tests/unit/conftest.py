@@ -92,7 +92,12 @@ def profile(profiled_config, profiled_shapes, features_told, work_ms):
         seed=3,
     )
     return fit_profile(
-        subject, reference=chosen[5].to_dict(), reference_ms=REFERENCE_MS, rows=rows, cost_s=12.5
+        subject,
+        reference=chosen[5].to_dict(),
+        reference_ms=REFERENCE_MS,
+        rows=rows,
+        noise_fraction=0.01,
+        cost_s=12.5,
     )
 
 

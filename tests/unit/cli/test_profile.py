@@ -48,6 +48,7 @@ def test_a_profile_is_written_and_its_errors_are_told(run_cli, options, tmp_path
     profile = json.loads((tmp_path / "kd.json").read_text())
     assert len(profile["rows"]) == 10
     assert "10 architectures in" in told
+    assert f"± {profile['noise_fraction']:.1%}" in told
     assert f"{profile['errors']['mape_fraction']:.1%}" in told
     assert f"{profile['errors']['p95_fraction']:.1%}" in told
     assert f"{profile['errors']['spearman']:.3f}" in told

@@ -56,7 +56,13 @@ def test_a_figure_becomes_plain_data():
     data = json.loads(json.dumps(summary([2.0] * 6).to_dict()))
     assert data["median_ms"] == 2.0
     assert data["how"] == "measured"
-    assert data["workload"] == {"length": 64, "batch": 1, "precision": "float32", "threads": 0}
+    assert data["workload"] == {
+        "length": 64,
+        "batch": 1,
+        "precision": "float32",
+        "threads": 0,
+        "padding_fraction": 0.0,
+    }
 
 
 def test_the_speedup_is_teacher_over_student():
