@@ -15,7 +15,8 @@ class Figures:
     """What is known of one finished model, teacher or student.
 
     Fractions are 0..1, latencies are medians in milliseconds, `quality` is on `report_set`; sizes
-    are in 10⁶ bytes: what is served, the runtime's file, and the peak memory of serving.
+    are in 10⁶ bytes: what is served, the runtime's file, and the peak memory of serving. A student
+    that is served in 8 bits is scored so, and has a score before it was quantised.
     """
 
     architecture: str
@@ -25,6 +26,8 @@ class Figures:
     quality_high: float | None
     quality_count: float | None
     quality_search: float | None
+    served_precision: str
+    quality_before_8_bits: float | None
     latency_ms: float | None
     latency_low_ms: float | None
     latency_high_ms: float | None
@@ -62,6 +65,8 @@ def read_figures(fields: Fields) -> Figures:
         quality_high=number(fields, "quality_high"),
         quality_count=number(fields, "quality_count"),
         quality_search=number(fields, "quality_search"),
+        served_precision=text(fields, "served_precision"),
+        quality_before_8_bits=number(fields, "quality_before_8_bits"),
         latency_ms=number(fields, "latency_ms"),
         latency_low_ms=number(fields, "latency_low_ms"),
         latency_high_ms=number(fields, "latency_high_ms"),

@@ -168,6 +168,22 @@ def quality_interval(figures: Figures) -> str:
     return ", ".join(parts)
 
 
+def served(students: Sequence[Student]) -> str:
+    """How students of 8 bits are scored, and what they are before; empty where none is."""
+    before = [
+        f"student {one.rank} {quality(one.figures.quality_before_8_bits)}"
+        for one in students
+        if one.figures.quality_before_8_bits is not None
+    ]
+    if not before:
+        return ""
+    [precision] = {one.figures.served_precision for one in students}
+    return (
+        f"Trials and students are scored in {precision}, as they are served; the teacher is not. "
+        f"Before that, in float32, on {students[0].figures.report_set}: {listed(before)}."
+    )
+
+
 def latency_interval(figures: Figures | Reference) -> str:
     """The 95 % interval of the latency, as far as known.
 

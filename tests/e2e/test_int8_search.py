@@ -60,4 +60,6 @@ def test_the_file_of_a_student_gives_the_score_that_is_told(found):
 
 def test_the_report_says_that_it_is_served_in_eight_bits(found):
     page = found.report.read_text(encoding="utf-8")
-    assert "int8" in page
+    before = found.students[0].metrics["quality_before_8_bits"]
+    assert "Trials and students are scored in int8, as they are served" in page
+    assert f"Before that, in float32, on dev: student 1 {before:.3f}." in page
