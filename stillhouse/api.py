@@ -589,8 +589,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
             stays as it is. `None` leaves it to `settings`, by default `scratch`.
         task: Name such as `glue/sst2`, a table file, a `Task`, or a `Dataset` (then with `text` and
             `label` columns). `None` leaves it to `settings`, by default `embedded`.
-        limit: By name (`latency_ms`, `speedup`, `size_mb`, `parameters`); without any, twice the
-            teacher's speed.
+        limit: By name (`latency_ms`, `speedup`, `size_mb`, `memory_mb`, `parameters`, `params_m`,
+            `flops_fraction`); without any, twice the teacher's speed.
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.

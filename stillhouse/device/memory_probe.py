@@ -108,7 +108,11 @@ def _load_onnxruntime(job: Mapping[str, Any], inputs: Mapping[str, Any]) -> Call
 def _load_openvino(job: Mapping[str, Any], inputs: Mapping[str, Any]) -> Callable[[], object]:
     import openvino  # noqa: PLC0415  one of the runtimes
 
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {  # those of `open_compiled`
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": "NO",
+    }
     if job["threads"]:
         settings["INFERENCE_NUM_THREADS"] = str(job["threads"])
     compiled = openvino.Core().compile_model(job["file"], "CPU", settings)

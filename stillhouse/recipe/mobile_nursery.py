@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stillhouse.device.measured import MeasuredDevice
+from stillhouse.device.predicted import PredictedDevice
 from stillhouse.distill.masked_lm import hidden_tokens
 from stillhouse.errors import DataError, SettingsError
 from stillhouse.model.anatomy import architecture_of
@@ -157,7 +158,7 @@ def open_mobile_nursery(
     if run.is_untouched:
         scales = Scales(config, settings.limit, setup.device, setup.workload)
         _refuse_hopeless(scales, settings.limit, smallest)
-        if not isinstance(setup.device, MeasuredDevice):  # which can time any
+        if not isinstance(setup.device, MeasuredDevice | PredictedDevice):  # which can time any
             for one in given:
                 setup.device.compare(one, setup.workload)
     shared = open_mlm_nursery(setup, run, narrator, accelerator)

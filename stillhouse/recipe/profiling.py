@@ -276,7 +276,8 @@ def choose_architectures(job: ProfileJob, config: PreTrainedConfig, workload: Wo
     Raises:
         DeviceError: If the space is too small for a predictor.
     """
-    space = list(architectures_of(job.space, architecture_of(config), seed=job.seed))
+    found = architectures_of(job.space, architecture_of(config), seed=job.seed)
+    space = list(dict.fromkeys(found))  # sub-spaces of a small teacher overlap
     if len(space) < LEAST_ROWS:
         raise DeviceError(
             f"{job.space} has {len(space)} architectures in the proportions of "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.device.measured import MeasuredDevice
+from stillhouse.device.predicted import PredictedDevice
 from stillhouse.errors import SettingsError
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.count import true_flops
@@ -103,7 +104,7 @@ def student_of(bench: Workbench, student: str, *, called: str) -> tuple[Winner, 
     if is_shape(student):
         return _from_shape(bench, student, called), bench
     winner = _from_checkpoint(bench, student, called)
-    if isinstance(bench.device, MeasuredDevice):
+    if isinstance(bench.device, MeasuredDevice | PredictedDevice):
         bench = replace(bench, device=bench.device.timing(winner.model))
     return winner, bench
 
@@ -115,7 +116,7 @@ def check_student(bench: Workbench, student: str) -> None:
         StillhouseError: As building, loading or looking it up in a latency table would.
     """
     winner, bench = student_of(bench, student, called="student")
-    if not isinstance(bench.device, MeasuredDevice):
+    if not isinstance(bench.device, MeasuredDevice | PredictedDevice):
         bench.compare(described(winner.model.config))
 
 

@@ -302,6 +302,15 @@ def test_a_smaller_space_than_asked_for_is_measured_as_a_whole(tmp_path):
     assert len(sample.chosen) == sample.count < 60
 
 
+def test_sub_spaces_that_overlap_give_each_architecture_once(job):
+    small = replace(job, space="autodistil", points=40)
+    config = BertConfig.from_pretrained(job.teacher)
+    sample = choose_architectures(small, config, Workload(length=16))
+    space = list(architectures_of("autodistil", architecture_of(config), seed=0))
+    assert sample.count == len(set(space)) < len(space)
+    assert len(set(sample.chosen)) == len(sample.chosen)
+
+
 def test_points_are_plain(job, tmp_path, talk, clock):
     clock.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
