@@ -36,6 +36,7 @@ from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe.final import latency_metrics
 from stillhouse.recipe.limits import cost_metrics, teacher_costs
 from stillhouse.recipe.selection import Scales, best_within, first_within, refuse_hopeless
+from stillhouse.recipe.served import say_scored_in_float
 from stillhouse.recipe.supernets import Nursery, ScoredSubnet, score_subnets, train_supernet
 from stillhouse.recipe.task_proxy import TaskProxy
 from stillhouse.recipe.teacher import SCRATCH
@@ -168,6 +169,7 @@ def open_nursery(
     heads = settings.supernet.relation_heads or whole.heads
     check_relation_heads(heads, whole.attention_width, whose="teacher")
     _check_settings(settings, teacher, accelerator)
+    say_scored_in_float(settings.device, narrator)
     with accelerator.main_process_first():  # it prepares the corpus, the others open it
         narrator.begin("Corpus", 1.0)
         corpus = prepare_corpus(

@@ -30,6 +30,7 @@ from stillhouse.model.mlm_teachers import (
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe.logbook import watched_by_main
+from stillhouse.recipe.served import say_scored_in_float
 from stillhouse.recipe.teacher import SCRATCH
 from stillhouse.recipe.workbench import resolve_device, resolve_device_kind, resolve_workload
 
@@ -170,6 +171,7 @@ def open_mlm_nursery(
         DataError: If the corpus is too small or has changed.
     """
     settings, teacher = setup.settings, setup.teacher
+    say_scored_in_float(settings.device, narrator)
     with accelerator.main_process_first():  # it prepares the corpus, the others open it
         narrator.begin("Corpus", 1.0)
         corpus = prepare_corpus(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stillhouse.device.latency import Workload
     from stillhouse.model.onnx_graph import GraphPrecision
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import DeviceSettings
 
 Answer: TypeAlias = "Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]"
@@ -47,6 +48,16 @@ def served_precision(settings: DeviceSettings) -> GraphPrecision | None:
         return None
     is_openvino = MEASURED[settings.kind].engine == "OpenVINO"
     return "int8-static" if is_openvino else settings.precision
+
+
+def say_scored_in_float(settings: DeviceSettings, narrator: Narrator) -> None:
+    """Says, where a device is of 8 bits, that students without a task are not scored so."""
+    if settings.as_measured().precision in ("int8", "int8-static"):
+        narrator.say(
+            f"Latencies and sizes are those of {settings.as_measured().precision}; without a task "
+            "students are chosen by what they do in float32. Export one with --check TASK once it "
+            "is fine-tuned."
+        )
 
 
 def predict_served(

@@ -89,3 +89,18 @@ def test_devices_without_files_get_none(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(served, "export_onnx_checkpoint", lambda *_, **__: pytest.fail("exported"))
     for device in ({}, {"kind": "cpu"}, {"kind": "table", "table": "board.csv"}):
         served.export_for_device(bench({"device": device}), [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_said"),
+    [
+        ({}, False),
+        ({"kind": "onnxruntime-cpu"}, False),
+        ({"kind": "onnxruntime-cpu", "precision": "int8"}, True),
+        ({"kind": "analytic", "chip": "tpu-v1-int8"}, True),
+    ],
+)
+def test_students_without_a_task_are_said_to_be_chosen_in_float(talk, settings, is_said):
+    served.say_scored_in_float(DeviceSettings(**settings), talk)
+    assert [text for text in talk.said if "chosen by what they do in float32" in text] == talk.said
+    assert bool(talk.said) == is_said
