@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from benchmarks.common import ROOT, Records, heading
-from stillhouse.device.features import with_layer_products
 from stillhouse.device.predictor import choose_points, errors_of, fit_predictor
 
 FEW, MANY, REPORTED = 100, 1_600, 200
@@ -43,6 +42,9 @@ MOST_OF_USUAL = 1.15
 
 _SUFFIX = "_all.csv"
 _MEASURED = ("latency_mean_encoder", "latency_mean_decoder")
+
+_LAYERS, _WIDTH = "layer_num", "embed_dim"
+"""Endings of the columns with the number of layers and their width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,35 @@ def split(table: Table, seed: int) -> Split:
     """Draws which rows are reported, and the order of the others."""
     order = np.random.default_rng(seed).permutation(len(table.rows))
     return Split(seed=seed, fitted=order[:MANY], reported=order[-REPORTED:])
+
+
+def with_layer_products(
+    names: Sequence[str], rows: NDArray[np.float64]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Adds to a table of averages over layers what they come to in all layers together.
+
+    Where a column ends in `layer_num`, it is multiplied by every other column of the same prefix.
+    Where one of the prefix ends in `embed_dim`, each product is multiplied by it, too: the work of
+    a projection is layers × width × what the column counts.
+
+    Args:
+        names: Of the columns, such as `encoder_layer_num` and `encoder_embed_dim`.
+        rows: Rows by columns.
+
+    Returns:
+        The names and rows that were given, with further columns behind them.
+    """
+    column = dict(zip(names, rows.T, strict=True))
+    products: dict[str, NDArray[np.float64]] = {}
+    for layers in (name for name in names if name.endswith(_LAYERS)):
+        prefix = layers.removesuffix(_LAYERS)
+        width = prefix + _WIDTH
+        for name in (one for one in names if one.startswith(prefix) and one != layers):
+            product = column[layers] * column[name]
+            products[f"{layers} × {name}"] = product
+            if width in column:
+                products[f"{layers} × {width} × {name}"] = product * column[width]
+    return (*names, *products), np.column_stack([rows, *products.values()])
 
 
 def ours(table: Table, parts: Split, *, chosen: bool) -> Predicted:

@@ -57,9 +57,12 @@ def profile(
     Example: stillhouse profile --space kd-nas --device onnxruntime-cpu --points 60
     --out kd-nas.json
     """
+    from stillhouse.device.chips import did_you_mean  # noqa: PLC0415  loads pydantic
+
     if device not in MEASURED:
         raise SettingsError(
             f"--device must be one that is measured ({', '.join(MEASURED)}), got {device!r}"
+            f"{did_you_mean(device, list(MEASURED))}"
         )
     from stillhouse import api  # noqa: PLC0415  torch loads after parsing
     from stillhouse.cli.app import err, resumable  # noqa: PLC0415  which has this command

@@ -1,4 +1,4 @@
-"""What a latency is predicted from: the work of an architecture, or the columns of a table."""
+"""What a latency is predicted from: the work of an architecture."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ FEATURES = (
 )
 """Names of what `features_of` returns, in its order."""
 
-_LAYERS, _WIDTH = "layer_num", "embed_dim"
-"""Endings of the columns with the number of layers and their width."""
-
 
 def features_of(
     architectures: Iterable[Shape], ends: Ends, workload: Workload
@@ -49,35 +46,6 @@ def features_of(
     """
     rows = [_row(operations_of(one, ends, workload)) for one in architectures]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(FEATURES))
-
-
-def with_layer_products(
-    names: Sequence[str], rows: NDArray[np.float64]
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Adds to a table of averages over layers what they come to in all layers together.
-
-    Where a column ends in `layer_num`, it is multiplied by every other column of the same prefix.
-    Where one of the prefix ends in `embed_dim`, each product is multiplied by it, too: the work of
-    a projection is layers × width × what the column counts.
-
-    Args:
-        names: Of the columns, such as `encoder_layer_num` and `encoder_embed_dim`.
-        rows: Rows by columns.
-
-    Returns:
-        The names and rows that were given, with further columns behind them.
-    """
-    column = dict(zip(names, rows.T, strict=True))
-    products: dict[str, NDArray[np.float64]] = {}
-    for layers in (name for name in names if name.endswith(_LAYERS)):
-        prefix = layers.removesuffix(_LAYERS)
-        width = prefix + _WIDTH
-        for name in (one for one in names if one.startswith(prefix) and one != layers):
-            product = column[layers] * column[name]
-            products[f"{layers} × {name}"] = product
-            if width in column:
-                products[f"{layers} × {width} × {name}"] = product * column[width]
-    return (*names, *products), np.column_stack([rows, *products.values()])
 
 
 def _row(operations: Sequence[Operation]) -> list[float]:

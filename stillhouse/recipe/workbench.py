@@ -17,6 +17,7 @@ from stillhouse.data.encoding import EncodedSet, concatenate, encode
 from stillhouse.data.labels import abbreviated
 from stillhouse.data.proxy import check_proxy, choose_proxy, missing_classes
 from stillhouse.device.chips import find_chip
+from stillhouse.device.inventory import default_kind
 from stillhouse.device.kinds import MEASURED
 from stillhouse.device.latency import Comparison, Device, Workload
 from stillhouse.device.measured import MeasuredDevice
@@ -325,7 +326,7 @@ def resolve_device_kind(settings: DeviceSettings) -> str:
         DeviceError: If a profile cannot be read.
     """
     if settings.kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_kind()
     kind = settings.as_measured().kind
     if kind in MEASURED and (reason := why_unusable(kind)) is not None:
         raise SettingsError(

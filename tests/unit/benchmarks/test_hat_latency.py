@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from benchmarks.hat_latency import CHOSEN, OURS, USUAL, Table, ours, read_hat, split, verdict
+from benchmarks.hat_latency import (
+    CHOSEN,
+    OURS,
+    USUAL,
+    Table,
+    ours,
+    read_hat,
+    split,
+    verdict,
+    with_layer_products,
+)
 
 COLUMNS = ("encoder_layer_num", "encoder_embed_dim")
 
@@ -51,3 +61,28 @@ def test_the_verdict_names_the_worst_table():
     assert "is 0.40 (a), not above 1.15" in verdict(CHOSEN, mape)
     mape["a"][OURS] = 0.05
     assert "5.50% is not at most" in verdict(OURS, mape)
+
+
+def test_averages_over_layers_become_what_all_layers_come_to():
+    names, rows = with_layer_products(
+        ("a_layer_num", "a_embed_dim", "a_ffn", "b_layer_num", "b_heads"),
+        np.array([[2.0, 3.0, 5.0, 7.0, 11.0]]),
+    )
+    assert dict(zip(names, rows[0], strict=True)) == {
+        "a_layer_num": 2,
+        "a_embed_dim": 3,
+        "a_ffn": 5,
+        "b_layer_num": 7,
+        "b_heads": 11,
+        "a_layer_num × a_embed_dim": 6,
+        "a_layer_num × a_embed_dim × a_embed_dim": 18,
+        "a_layer_num × a_ffn": 10,
+        "a_layer_num × a_embed_dim × a_ffn": 30,
+        "b_layer_num × b_heads": 77,
+    }
+
+
+def test_a_table_without_layers_stays_as_it_is():
+    names, rows = with_layer_products(("width", "depth"), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert names == ("width", "depth")
+    assert rows.tolist() == [[1, 2], [3, 4]]

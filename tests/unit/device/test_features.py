@@ -1,9 +1,8 @@
 """Features against counts by hand and against the closed forms of whole models."""
 
-import numpy as np
 import pytest
 
-from stillhouse.device.features import FEATURES, KINDS, features_of, with_layer_products
+from stillhouse.device.features import FEATURES, KINDS, features_of
 from stillhouse.device.latency import Workload
 from stillhouse.errors import DeviceError
 from stillhouse.space.architecture import BertArchitecture
@@ -79,28 +78,3 @@ def test_an_unknown_family_is_refused():
 
     with pytest.raises(DeviceError, match="got odd"):
         features_of([Odd()], ENDS, WORKLOAD)
-
-
-def test_averages_over_layers_become_what_all_layers_come_to():
-    names, rows = with_layer_products(
-        ("a_layer_num", "a_embed_dim", "a_ffn", "b_layer_num", "b_heads"),
-        np.array([[2.0, 3.0, 5.0, 7.0, 11.0]]),
-    )
-    assert dict(zip(names, rows[0], strict=True)) == {
-        "a_layer_num": 2,
-        "a_embed_dim": 3,
-        "a_ffn": 5,
-        "b_layer_num": 7,
-        "b_heads": 11,
-        "a_layer_num × a_embed_dim": 6,
-        "a_layer_num × a_embed_dim × a_embed_dim": 18,
-        "a_layer_num × a_ffn": 10,
-        "a_layer_num × a_embed_dim × a_ffn": 30,
-        "b_layer_num × b_heads": 77,
-    }
-
-
-def test_a_table_without_layers_stays_as_it_is():
-    names, rows = with_layer_products(("width", "depth"), np.array([[1.0, 2.0], [3.0, 4.0]]))
-    assert names == ("width", "depth")
-    assert rows.tolist() == [[1, 2], [3, 4]]
