@@ -242,8 +242,8 @@ def test_csv(record, tmp_path, make_trial):
     record.export_csv(path)
     assert path.read_text().splitlines()[:2] == [
         "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,size_mb,"
-        "flops_fraction,reward,family,layers,hidden_size,heads,ffn_size,activation",
-        "0,complete,0.5,2.0,,,0.0,1234,,,0.6,bert,1,16,2,32,gelu",
+        "memory_mb,flops_fraction,reward,family,layers,hidden_size,heads,ffn_size,activation",
+        "0,complete,0.5,2.0,,,0.0,1234,,,,0.6,bert,1,16,2,32,gelu",
     ]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
