@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from stillhouse.data.encoding import NO_CLASS
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ class Batch:
         input_ids: `[B, T]` token numbers.
         attention_mask: `[B, T]` 1 for tokens, 0 for padding.
         token_type_ids: `[B, T]` text (0 or 1) that each token belongs to.
-        labels: `[B]` int64 classes, `[B, C]` float32 with 1 at the classes of an example, or
-            `[B]` float32 numbers; `None` without labels.
+        labels: `[B]` int64 classes, `[B, C]` float32 with 1 at the classes of an example, `[B]`
+            float32 numbers, `[B, 2]` int64 first and last token of an answer, or `[B, T]` int64
+            tags as in `EncodedSet.tags`; `None` without labels.
     """
 
     indices: Tensor
@@ -122,8 +124,21 @@ def collate(encoded: EncodedSet, indices: NDArray[np.int64] | Sequence[int]) -> 
         input_ids=torch.from_numpy(input_ids_BT),
         attention_mask=torch.from_numpy(mask_BT.astype(np.int64)),
         token_type_ids=torch.from_numpy(token_type_ids_BT),
-        labels=None if encoded.labels is None else torch.from_numpy(encoded.labels[chosen]),
+        labels=_labels(encoded, chosen, mask_BT, tokens),
     )
+
+
+def _labels(
+    encoded: EncodedSet,
+    chosen: NDArray[np.int64],
+    mask_BT: NDArray[np.bool_],
+    tokens: NDArray[np.int64],
+) -> Tensor | None:
+    if encoded.tags is not None:
+        tags_BT = np.full(mask_BT.shape, NO_CLASS, dtype=np.int64)
+        tags_BT[mask_BT] = encoded.tags[tokens]
+        return torch.from_numpy(tags_BT)
+    return None if encoded.labels is None else torch.from_numpy(encoded.labels[chosen])
 
 
 def percentile_length(lengths: ArrayLike, q: float = 0.95, multiple: int = 16) -> int:

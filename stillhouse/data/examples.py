@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 LabelArray: TypeAlias = "NDArray[np.int64] | NDArray[np.float32]"
 """`[N]` int64 classes; `[N, C]` float32, 1 at the classes of an example of a multi-label task, else
-0; or `[N]` float32 numbers. Examples without labels have -100 or NaN."""
+0; `[N]` float32 numbers; or `[N, 2]` int64 first and last token of a question's answer, counted in
+the example, both 0 (the example's first token) where it holds none. Examples without labels have
+-100 or NaN."""
+
+KEY_COLUMNS = ("text_a", "text_b", "context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,8 @@ class Source:
     """What a source of a task hands over.
 
     Attributes:
-        label_names: Name of every class number; empty for regression.
+        label_names: Name of every class number, or of every tag number; empty for regression and
+            for questions.
         metrics: The usual metrics, primary first.
         train: Training examples.
         dev: Examples for reporting.
@@ -98,9 +103,16 @@ def label_array(dataset: Dataset) -> LabelArray:
 
 
 def text_keys(dataset: Dataset) -> list[tuple[str, ...]]:
-    """Gives each example's texts with their white space normalised, to find duplicates by."""
+    """Gives what makes examples one another's duplicates.
+
+    Returns:
+        Each example's texts, or the context of its question, with white space normalised, or its
+        words.
+    """
+    if "words" in dataset.column_names:
+        return [tuple(words) for words in dataset.with_format(None)[:]["words"]]
     columns: list[Iterable[str]] = [
-        dataset[:][name] for name in ("text_a", "text_b") if name in dataset.column_names
+        dataset[:][name] for name in KEY_COLUMNS if name in dataset.column_names
     ]
     return [tuple(" ".join(text.split()) for text in texts) for texts in zip(*columns, strict=True)]
 

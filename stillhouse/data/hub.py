@@ -51,8 +51,8 @@ def load_hub(
         name: Such as `hf:imdb`, `hf:OWNER/NAME:CONFIG` or `hf:./folder`.
         dev: Split of dev examples; `None` takes `validation`, else `test`, else holds 10 % of the
             training examples out.
-        text: One or two columns of texts; none means `text`.
-        label: Column of labels; none means `label`.
+        text: As for `load_columns`.
+        label: As for `load_columns`.
         metric: The user's metric; decides between classes and numbers where it is given.
 
     Raises:

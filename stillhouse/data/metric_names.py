@@ -12,21 +12,38 @@ from stillhouse.errors import SettingsError
 ClassificationMetric: TypeAlias = Literal["accuracy", "f1", "f1_macro", "mcc"]
 MultiLabelMetric: TypeAlias = Literal["f1_micro", "f1_macro", "subset_accuracy"]
 RegressionMetric: TypeAlias = Literal["pearson", "spearman"]
-MetricName: TypeAlias = ClassificationMetric | MultiLabelMetric | RegressionMetric
+TagMetric: TypeAlias = Literal["entity_f1", "entity_precision", "entity_recall", "tag_accuracy"]
+SpanMetric: TypeAlias = Literal["exact_match", "answer_f1"]
+MetricName: TypeAlias = (
+    ClassificationMetric | MultiLabelMetric | RegressionMetric | TagMetric | SpanMetric
+)
 
-TaskKind: TypeAlias = Literal["classes", "multi_label", "scores"]
-"""What a label is: one class, any number of classes, or a real number (regression)."""
+TaskKind: TypeAlias = Literal["classes", "multi_label", "scores", "tags", "spans"]
+"""What a label is: one class, any number of classes, a real number (regression), a tag for every
+word, or the part of a passage that answers a question."""
 
 CLASSIFICATION_METRICS: tuple[ClassificationMetric, ...] = get_args(ClassificationMetric)
 MULTI_LABEL_METRICS: tuple[MultiLabelMetric, ...] = get_args(MultiLabelMetric)
 REGRESSION_METRICS: tuple[RegressionMetric, ...] = get_args(RegressionMetric)
+TAG_METRICS: tuple[TagMetric, ...] = get_args(TagMetric)
+SPAN_METRICS: tuple[SpanMetric, ...] = get_args(SpanMetric)
 METRICS: tuple[MetricName, ...] = tuple(
-    dict.fromkeys((*CLASSIFICATION_METRICS, *MULTI_LABEL_METRICS, *REGRESSION_METRICS))
+    dict.fromkeys(
+        (
+            *CLASSIFICATION_METRICS,
+            *MULTI_LABEL_METRICS,
+            *REGRESSION_METRICS,
+            *TAG_METRICS,
+            *SPAN_METRICS,
+        )
+    )
 )
 USUAL_METRICS: dict[TaskKind, tuple[MetricName, ...]] = {
     "classes": ("accuracy", "f1_macro"),
     "multi_label": ("f1_micro", "f1_macro", "subset_accuracy"),
     "scores": ("pearson", "spearman"),
+    "tags": ("entity_f1", "entity_precision", "entity_recall", "tag_accuracy"),  # of chunks
+    "spans": ("answer_f1", "exact_match"),
 }
 """Metrics of a task that has none of its own, primary first."""
 
@@ -34,6 +51,8 @@ _ALLOWED: dict[TaskKind, tuple[str, tuple[MetricName, ...]]] = {
     "classes": ("classification", CLASSIFICATION_METRICS),
     "multi_label": ("multi-label", MULTI_LABEL_METRICS),
     "scores": ("regression", REGRESSION_METRICS),
+    "tags": ("tagging", TAG_METRICS),
+    "spans": ("question-answering", SPAN_METRICS),
 }
 
 
@@ -77,6 +96,11 @@ def order_metrics(
         raise SettingsError(
             f"metric {metric!r} does not fit a {called} task; choose one of "
             f"{', '.join(allowed)}{hint}"
+        )
+    if kind == "tags" and metric not in (*defaults, "tag_accuracy"):
+        raise SettingsError(
+            f"metric {metric!r} is for tags of chunks such as 'B-NP', 'I-NP' and 'O', which the "
+            "task's are not; choose 'tag_accuracy'"
         )
     if metric == "f1" and classes != 2:  # noqa: PLR2004
         raise SettingsError(

@@ -26,11 +26,11 @@ def choose_proxy(
     """Chooses examples so that every class is among them where there are as many as classes.
 
     Classes keep their proportions, as far as one example of each leaves them; of a multi-label
-    task one example of each class is taken, rarest first, and the rest by chance; scores and sets
-    without labels are drawn by chance alone.
+    task one example of each class is taken, rarest first, and the rest by chance; all else is drawn
+    by chance alone.
 
     Args:
-        labels: LabelArray of all examples, if there are any.
+        labels: `EncodedSet.classes` of all examples.
         total: N, the number of examples.
         count: Examples to choose, at most N.
         generator: Source of randomness.
@@ -48,27 +48,32 @@ def choose_proxy(
     return np.sort(shuffled[np.argsort(turn, kind="stable")[:count]])
 
 
-def missing_classes(labels: LabelArray, chosen: NDArray[np.int64]) -> tuple[int, ...]:
+def missing_classes(labels: LabelArray | None, chosen: NDArray[np.int64]) -> tuple[int, ...]:
     """Tells which classes some example has, but none of the chosen ones.
 
     Args:
-        labels: LabelArray of all examples; scores have no classes to miss.
+        labels: `EncodedSet.classes` of all examples; scores, tags and answers have no classes to
+            miss.
         chosen: Positions of examples.
     """
+    if labels is None:
+        return ()
     return tuple(sorted(_occurring(labels) - _occurring(labels[chosen])))
 
 
-def check_proxy(labels: LabelArray, chosen: NDArray[np.int64], names: Sequence[str]) -> None:
+def check_proxy(labels: LabelArray | None, chosen: NDArray[np.int64], names: Sequence[str]) -> None:
     """Refuses a proxy set that lacks a class.
 
     Args:
-        labels: LabelArray of all examples.
+        labels: `EncodedSet.classes` of all examples.
         chosen: Positions of the proxy set, as `choose_proxy` gives them.
         names: Names of the classes.
 
     Raises:
         DataError: Naming the classes, and the size that has room for all.
     """
+    if labels is None:
+        return
     missing = [names[number] for number in missing_classes(labels, chosen)]
     if missing:
         raise DataError(

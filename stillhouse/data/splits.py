@@ -11,6 +11,8 @@ from stillhouse.data.examples import label_array, text_keys
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
     from numpy.typing import NDArray
 
@@ -49,7 +51,7 @@ def split_task(task: Task, seed: int) -> Splits:
     train, validation = hold_out(
         task.train,
         count=usual_count(len(task.train)),
-        stratified=not task.is_regression,
+        stratified=task.kind in ("classes", "multi_label"),
         seed=seed,
     )
     return Splits(train=train, validation=validation, dev=task.dev)
@@ -65,9 +67,12 @@ def hold_out(
 ) -> tuple[Dataset, Dataset]:
     """Parts a dataset in two and removes duplicates of the second part from the first.
 
+    Questions on one context stay together.
+
     Args:
-        dataset: Examples with a `label` column.
-        count: Examples to hold out; fewer where classes have but one example.
+        dataset: Examples, if `stratified` with a `label` column.
+        count: Examples to hold out; fewer where classes have but one example, up to a context's
+            more of questions.
         stratified: Whether to keep the proportions of classes, or of sets of classes.
         seed: Decides which examples are held out.
 
@@ -77,18 +82,44 @@ def hold_out(
     Raises:
         DataError: If either part would be empty.
     """
-    labels = label_array(dataset) if stratified else np.zeros(len(dataset), np.int64)
-    choose = label_set_choice if labels.ndim > 1 else stratified_choice
-    held = choose(labels, count=count, generator=np.random.default_rng(seed))
     keys = text_keys(dataset)
+    generator = np.random.default_rng(seed)
+    asks = "context" in dataset.column_names
+    if asks:
+        held = _whole_contexts(keys, count=count, generator=generator)
+    else:
+        labels = label_array(dataset) if stratified else np.zeros(len(dataset), np.int64)
+        choose = label_set_choice if labels.ndim > 1 else stratified_choice
+        held = choose(labels, count=count, generator=generator)
     held_keys = {keys[index] for index in held}
     kept = [index for index, key in enumerate(keys) if key not in held_keys]
     if not kept or not held.size:
+        needed = "at least two different examples are needed"
+        if stratified:
+            needed = "every class needs at least two different examples"
+        elif asks:
+            needed = "questions on one context stay together, and at least two contexts are needed"
         raise DataError(
-            f"cannot hold {count} of {len(dataset)} examples out: every class needs at least two "
-            "different examples; give more training examples or a dev set of your own"
+            f"cannot hold {count} of {len(dataset)} examples out: {needed}; give more training "
+            "examples or a dev set of your own"
         )
     return dataset.select(kept), dataset.select(held)
+
+
+def _whole_contexts(
+    keys: Sequence[tuple[str, ...]], *, count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Chooses all questions of as many contexts as it takes, one context at least stays unchosen.
+
+    Returns:
+        The chosen positions, ascending.
+    """
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    context_of = np.array([number_of[key] for key in keys], dtype=np.int64)
+    order = generator.permutation(len(number_of))[:-1]
+    taken = np.cumsum(np.bincount(context_of, minlength=len(number_of))[order])
+    enough = int(np.searchsorted(taken, count)) + 1
+    return np.flatnonzero(np.isin(context_of, order[:enough]))
 
 
 def stratified_choice(

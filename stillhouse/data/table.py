@@ -1,11 +1,16 @@
-"""Tasks from tables: the user's own files (`table_files.py`), or datasets already loaded."""
+"""Tasks from tables: the user's own files (`table_files.py`), or datasets already loaded.
+
+The columns tell the kind of task (`column_roles.py`): texts with a label, words with a tag each
+(`tagging.py`), or questions on passages (`questions.py`).
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from stillhouse.data.column_roles import find_roles, wanted_columns
 from stillhouse.data.examples import Examples, Source
 from stillhouse.data.label_sets import (
     are_label_sets,
@@ -21,6 +26,7 @@ from stillhouse.data.labels import (
     encode_numbers,
 )
 from stillhouse.data.metric_names import USUAL_METRICS
+from stillhouse.data.questions import question_source, table_questions
 from stillhouse.data.splits import hold_out, usual_count
 from stillhouse.data.table_files import (
     TABLE_KINDS,
@@ -30,6 +36,7 @@ from stillhouse.data.table_files import (
     read_lines,
     read_table,
 )
+from stillhouse.data.tagging import tagged_set, tagged_source
 from stillhouse.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,17 +45,24 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from stillhouse.data.column_roles import Columns, Roles
     from stillhouse.data.labels import RawLabel
     from stillhouse.data.metric_names import TaskKind
 
-DEFAULT_TEXT = ("text",)
-DEFAULT_LABEL = "label"
 DEV_SEED = 0
 
 _logger = logging.getLogger(__name__)
 
 EncodedLabels: TypeAlias = "Sequence[int] | Sequence[tuple[int, ...]] | Sequence[float]"
 """As in `Examples`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The columns of one set, and what messages call it."""
+
+    columns: Columns
+    where: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +82,22 @@ def load_table(
     Args:
         path: Table of training examples.
         dev: Table of dev examples; without it 10 % of the training examples are held out.
-        text: One or two columns of texts; none means `text`.
-        label: Column of labels; none means `label`.
+        text: Columns of one or two texts, of lists of words, or of questions and contexts; none
+            leaves them to `find_roles`.
+        label: Column of labels, of lists of tags, or of answers; none leaves it to `find_roles`.
         metric: The user's metric; decides between classes and numbers where it is given.
 
     Raises:
         DataError: If a file, a column or a label is missing or unusable.
     """
-    text = tuple(text) or DEFAULT_TEXT
-    label = label or DEFAULT_LABEL
-    parts = []
-    for file in (path, dev):
-        if file is not None:
-            columns = read_table(file, (*text, label))
-            parts.append(_part(columns, text=text, label=label, where=str(file)))
-    return _to_source(parts, names=None, text=text, metric=metric)
+    wanted = wanted_columns(text, label)
+    tables = [
+        _Table(columns=read_table(file, wanted), where=str(file))
+        for file in (path, dev)
+        if file is not None
+    ]
+    roles = find_roles(tables[0].columns, text=text, label=label, where=tables[0].where)
+    return _from_tables(tables, roles, names=None, metric=metric)
 
 
 def load_columns(
@@ -99,28 +114,27 @@ def load_columns(
     Args:
         train: Training examples.
         dev: Dev examples; without them 10 % of the training examples are held out.
-        text: One or two columns of texts; none means `text`.
-        label: Column of labels; none means `label`. Classes of a `ClassLabel` column, or of lists
-            of it, keep their names and their order.
+        text: As for `load_table`.
+        label: As for `load_table`; classes of a `ClassLabel` column, or of lists of it, keep their
+            names and their order.
         metric: The user's metric; decides between classes and numbers where it is given.
         names: What messages call the two sets.
 
     Raises:
         DataError: If a column or a label is missing or unusable.
     """
-    text = tuple(text) or DEFAULT_TEXT
-    label = label or DEFAULT_LABEL
-    parts = []
+    wanted = wanted_columns(text, label)
+    tables = []
     for where, dataset in zip(names, (train, dev), strict=True):
         if dataset is None:
             continue
         if len(dataset) == 0:
             raise DataError(f"{where} is empty; it needs examples")
-        columns = named_columns(dataset, (*text, label))
-        parts.append(_part(columns, text=text, label=label, where=where))
-    classes = class_feature(train.features[label])
+        tables.append(_Table(columns=named_columns(dataset, wanted), where=where))
+    roles = find_roles(tables[0].columns, text=text, label=label, where=tables[0].where)
+    classes = class_feature(train.features.get(roles.label))
     given = None if classes is None else tuple(name.strip() for name in classes.names)
-    return _to_source(parts, names=given, text=text, metric=metric)
+    return _from_tables(tables, roles, names=given, metric=metric)
 
 
 def load_unlabelled(path: Path, *, text: Sequence[str], pairs: bool) -> Dataset:
@@ -147,15 +161,45 @@ def load_unlabelled(path: Path, *, text: Sequence[str], pairs: bool) -> Dataset:
     return Examples(text_a=lines).to_dataset(())
 
 
+def _from_tables(
+    tables: Sequence[_Table], roles: Roles, *, names: tuple[str, ...] | None, metric: str | None
+) -> Source:
+    for table in tables:
+        _check_columns(table.columns, (*roles.text, roles.label), table.where)
+    match roles.kind:
+        case "words":
+            sets = [
+                tagged_set(table.columns, words=roles.text[0], tags=roles.label, where=table.where)
+                for table in tables
+            ]
+            return tagged_source(sets, names=names, text_columns=roles.text)
+        case "questions":
+            return question_source(
+                [
+                    table_questions(
+                        table.columns, text=roles.text, answers=roles.label, where=table.where
+                    )
+                    for table in tables
+                ]
+            )
+        case "texts":
+            parts = [
+                _part(table.columns, text=roles.text, label=roles.label, where=table.where)
+                for table in tables
+            ]
+            return _to_source(parts, names=names, text=roles.text, metric=metric)
+        case _:
+            assert_never(roles.kind)
+
+
 def _part(
     columns: Mapping[str, Sequence[object]], *, text: Sequence[str], label: str, where: str
 ) -> _Part:
     """Picks the columns of texts and labels.
 
     Raises:
-        DataError: If a column is missing, or a text is not text.
+        DataError: If a text is not text.
     """
-    _check_columns(columns, (*text, label), where)
     return _Part(
         texts=_texts(columns, text=text, where=where),
         labels=columns[label],

@@ -27,13 +27,29 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_KINDS = ".csv, .tsv, .jsonl (one JSON object a line) or .parquet"
 
 
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 file whole.
+
+    Raises:
+        DataError: If the file is missing or not UTF-8.
+    """
+    try:
+        # newline="" keeps carriage returns inside texts from being read as line ends.
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return stream.read()
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
 def read_lines(path: Path) -> list[str]:
     """Reads a UTF-8 file's lines; only line feeds, with or without carriage return, end a line.
 
     Raises:
         DataError: If the file is missing or not UTF-8.
     """
-    return [line.removesuffix("\r") for line in _read_text(path).removesuffix("\n").split("\n")]
+    return [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
 
 
 def read_table(path: Path, wanted: Collection[str]) -> Mapping[str, Sequence[object]]:
@@ -152,19 +168,8 @@ def _parquet_columns(path: Path, wanted: Collection[str]) -> dict[str, Sequence[
     return {name: columns.get(name, []) for name in names}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        # newline="" keeps carriage returns inside texts from being read as line ends.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return stream.read()
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
 def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         return [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
     except csv.Error as error:

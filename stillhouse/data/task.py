@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from stillhouse.data.embedded import load_embedded
 from stillhouse.data.examples import is_multi_label
-from stillhouse.data.glue import GLUE_TASKS, load_glue
-from stillhouse.data.hub import HUB_PREFIX, check_hub_name, load_hub
 from stillhouse.data.label_sets import check_label_set_classes
 from stillhouse.data.labels import check_classes
 from stillhouse.data.metric_names import TaskKind, metric_name, order_metrics
-from stillhouse.data.table import load_columns, load_table, load_unlabelled
-from stillhouse.data.table_files import TABLE_KINDS, TABLE_SUFFIXES
+from stillhouse.data.question_windows import USUAL_STRIDE
+from stillhouse.data.sources import load_more, load_source
+from stillhouse.data.table import load_columns
+from stillhouse.data.tag_files import file_path
+from stillhouse.data.tagging import check_tags
+from stillhouse.data.task_names import (
+    IN_MEMORY,
+    check_source,
+    check_text_columns,
+    form_of,
+    says_questions,
+)
 from stillhouse.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,11 +35,27 @@ if TYPE_CHECKING:
 
     from stillhouse.data.examples import Source
 
+__all__ = [
+    "IN_MEMORY",
+    "Task",
+    "TaskSettings",
+    "load_task",
+    "task_from_dataset",
+    "usual_length",
+]
+
 FEWEST_TOKENS = 8
-MOST_TEXTS = 2
 SHUFFLE_SEED = 0
-IN_MEMORY = "in-memory"
-"""Name of a task that is handed over as an object, so that no settings can load it."""
+USUAL_LENGTH = 128
+QUESTION_LENGTH = 384
+"""As BERT's own runs of SQuAD."""
+
+_logger = logging.getLogger(__name__)
+
+
+def usual_length(kind: TaskKind) -> int:
+    """Gives the most tokens of an example where the user says nothing: 384 of questions."""
+    return QUESTION_LENGTH if kind == "spans" else USUAL_LENGTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +63,34 @@ class TaskSettings:
     """What the user says about the task.
 
     Attributes:
-        name: `embedded`, `glue/<task>`, the path of a `.csv`, `.tsv`, `.jsonl` or `.parquet`
-            file, `hf:NAME`, `hf:OWNER/NAME` or `hf:./FOLDER` (each perhaps with `:CONFIG`) for a
-            dataset of the hub or of a folder, or `in-memory`.
-        text: One or two text columns of a table or dataset; none means `text`.
-        label: Label column of a table or dataset; none means `label`. A column of lists makes a
-            multi-label task.
-        dev: Path of a table's dev set; none holds 10 % of the table out. Of a dataset the split;
-            none takes `validation`, else `test`, else holds 10 % of `train` out.
+        name: `embedded`, `glue/<task>`, `squad`, `squad-v2`, or a file: a table (`.csv`, `.tsv`,
+            `.jsonl`, `.parquet`), words and tags in CoNLL columns (`.conll`, `.iob`, `.iob2`,
+            `.bio`, `.col`, or `conll:PATH` for another name) or in `.conllu`, questions in SQuAD's
+            form (`.json`); or `hf:NAME`, `hf:OWNER/NAME` or `hf:./FOLDER` (each perhaps with
+            `:CONFIG`) for a dataset of the hub or of a folder; or `in-memory`.
+        text: Of a table or dataset one or two text columns, a column of lists of words, or the
+            columns of questions and contexts; none means `text`, else `tokens` or `words`, else
+            `question` and `context`. In CoNLL columns the number of the column of words, from 1.
+        label: Of a table or dataset the label column; none means `label`, beside words the only
+            column of tags, beside questions `answers`. Beside texts a column of lists makes a
+            multi-label task. In CoNLL columns the number of the column of tags, none means the last
+            one; in CoNLL-U `upos` (meant by none), `xpos` or `deprel`.
+        dev: Path of a dev set, a file of the training set's kind; none holds 10 % of the training
+            set out. Of a dataset the split; none takes `validation`, else `test`, else holds 10 %
+            of `train` out.
         metric: Metric to put first.
-        unlabelled: Path of more texts without labels: one a line, or a table.
-        max_length: Most tokens of an example.
+        unlabelled: Path of more texts without labels: one a line, or a table. For a tagging task
+            the words of a line are parted by white space, and CoNLL files are taken as well; for
+            questions there are none.
+        max_length: Most tokens of an example; 0 becomes the usual number, 384 if the settings say
+            that the task is one of questions, else 128. Words of a tagging task beyond it are not
+            scored; contexts of questions are cut into windows.
+        stride: Tokens that neighbouring windows of a context share, at most half of those of the
+            context that a window has room for.
         min_length: Fewest tokens of an example, special ones included, that students learn from or
             are chosen on; for a training set that holds fragments of what is served. The teacher
-            learns from all, and reports are of the whole dev set.
-        directory: Folder with the original GLUE folders.
+            learns from all, and reports are of the whole dev set. Not for questions.
+        directory: Folder with the original GLUE folders, or the original files of SQuAD.
         max_train: Most training examples; drawn by chance with a fixed seed.
     """
 
@@ -64,21 +100,32 @@ class TaskSettings:
     dev: str | None = None
     metric: str | None = None
     unlabelled: str | None = None
-    max_length: int = 128
+    max_length: int = 0
+    stride: int = USUAL_STRIDE
     min_length: int = 0
     directory: str | None = None
     max_train: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the settings against each other.
+        """Checks the settings against each other, and fills in the usual length.
 
         Raises:
             SettingsError: If a value is impossible or does not go with the kind of task.
         """
-        self._check_source()
-        _check_text_columns(self.text)
+        check_source(self)
+        check_text_columns(self.text)
         if self.metric is not None:
             metric_name(self.metric)
+        asks = says_questions(self)
+        if self.max_length == 0:
+            object.__setattr__(self, "max_length", usual_length("spans" if asks else "classes"))
+        self._check_lengths()
+        if asks:
+            _check_question_settings(self)
+        if self.max_train is not None and self.max_train < 1:
+            raise SettingsError(f"max_train is at least 1, but is {self.max_train}")
+
+    def _check_lengths(self) -> None:
         if self.max_length < FEWEST_TOKENS:
             raise SettingsError(f"max_length is at least {FEWEST_TOKENS}, but is {self.max_length}")
         if not 0 <= self.min_length < self.max_length:
@@ -86,49 +133,23 @@ class TaskSettings:
                 f"min_length is from 0 to below max_length ({self.max_length}), but is "
                 f"{self.min_length}"
             )
-        if self.max_train is not None and self.max_train < 1:
-            raise SettingsError(f"max_train is at least 1, but is {self.max_train}")
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the task is a dataset of the hub, or of a folder like one."""
-        return self.name.startswith(HUB_PREFIX)
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the task is read from the user's own table."""
-        return not self.is_hub and self.name.lower().endswith(TABLE_SUFFIXES)
-
-    def _check_source(self) -> None:
-        if self.is_hub:
-            check_hub_name(self.name, called="task.name")
-        elif self.is_table:
-            if self.dev is not None and not self.dev.lower().endswith(TABLE_SUFFIXES):
-                raise SettingsError(f"dev is a {TABLE_KINDS} file, but is {self.dev!r}")
-        elif self.name not in ("embedded", IN_MEMORY, *_glue_names()):
-            raise SettingsError(
-                f"there is no task {self.name!r}; name a {TABLE_KINDS} file, a dataset of the "
-                f"Hugging Face hub as hf:OWNER/NAME, or one of embedded, {', '.join(_glue_names())}"
-            )
-        elif self.text or self.label or self.dev:
-            raise SettingsError(
-                f"task {self.name!r} brings its own columns and dev set; remove text, label and dev"
-            )
-        if self.directory is not None and self.name not in _glue_names():
-            raise SettingsError(f"directory is for GLUE tasks, but the task is {self.name!r}")
+        if self.stride < 0:
+            raise SettingsError(f"stride is at least 0, but is {self.stride}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task on texts or pairs of texts.
+    """A task on texts or pairs of texts, on words, or on questions.
 
-    Every set has the columns `text_a`, for pairs `text_b`, and `label` (not in `unlabelled`): a
-    class number, a list of them (`List(ClassLabel)`), or a real number.
+    Every set of texts has the columns `text_a`, for pairs `text_b`, and `label` (not in
+    `unlabelled`): a class number, a list of them (`List(ClassLabel)`), or a real number. Sets of a
+    tagging task have the columns `words` and `tags` (not in `unlabelled`), those of questions
+    `key`, `question`, `context`, `answers` and `answer_starts`.
 
     Attributes:
         name: What reports call the task.
         metrics: Names of the metrics, primary first.
-        label_names: Name of every class number; empty for regression.
+        label_names: Name of every class or tag number; empty for regression and for questions.
         train: Examples to learn from and to choose by.
         dev: Examples to report on.
         unlabelled: More texts to distil on, without labels.
@@ -143,20 +164,29 @@ class Task:
 
     @property
     def kind(self) -> TaskKind:
-        """What a label is: one class, any number of classes, or a score."""
+        """What a label is, told from the columns of the training set."""
+        columns = self.train.column_names
+        if "words" in columns:
+            return "tags"
+        if "question" in columns:
+            return "spans"
         if not self.label_names:
             return "scores"
         return "multi_label" if is_multi_label(self.train) else "classes"
 
     @property
     def output_count(self) -> int:
-        """Outputs that a model of the task has: one a class, or one for a score."""
-        return max(1, len(self.label_names))
+        """Outputs that a model of the task has.
+
+        One a class, one for a score; of each token one a tag, or the two for the start and the end
+        of an answer.
+        """
+        return 2 if self.kind == "spans" else max(1, len(self.label_names))
 
     @property
     def is_regression(self) -> bool:
         """Whether labels are real numbers rather than classes."""
-        return not self.label_names
+        return self.kind == "scores"
 
     def fingerprint(self) -> str:
         """Gives the SHA-256, in hexadecimal, of the classes and of every example in order."""
@@ -174,22 +204,26 @@ def load_task(settings: TaskSettings) -> Task:
         SettingsError: If the task or its metric does not exist or does not fit.
         DataError: If a file, a column or a label is missing or unusable.
     """
-    source = _source(settings)
-    name = Path(settings.name).name if settings.is_table else settings.name
-    unlabelled = None
-    if settings.unlabelled is not None:
-        unlabelled = load_unlabelled(
-            Path(settings.unlabelled).expanduser(),
-            text=source.text_columns,
-            pairs="text_b" in source.train.column_names,
-        )
-    return _to_task(
+    source = load_source(settings)
+    is_file = form_of(settings.name) in ("table", "columns", "conllu", "questions")
+    task = _to_task(
         source,
-        name=name,
+        name=file_path(settings.name).name if is_file else settings.name,
         metric=settings.metric,
-        unlabelled=unlabelled,
+        unlabelled=load_more(settings, source),
         max_train=settings.max_train,
     )
+    if task.kind == "spans":
+        _check_question_settings(settings)
+        if settings.max_length == USUAL_LENGTH and not says_questions(settings):
+            _logger.warning(
+                "%s: contexts are cut into windows of %d tokens (task.max_length), usual for "
+                "questions are %d",
+                task.name,
+                USUAL_LENGTH,
+                QUESTION_LENGTH,
+            )
+    return task
 
 
 def task_from_dataset(
@@ -206,8 +240,10 @@ def task_from_dataset(
     Args:
         train: Training examples.
         dev: Dev examples; without them 10 % of the training examples are held out.
-        text: One text column, or two for pairs.
-        label: Label column; a `ClassLabel` column keeps its names and their order.
+        text: One text column, or two for pairs; a column of lists of words; or the columns of
+            questions and contexts.
+        label: Column of labels, of lists of tags, or of answers; a `ClassLabel` column, or one of
+            lists of it, keeps its names and their order.
         metric: Metric to put first.
         name: What reports call the task.
 
@@ -218,36 +254,9 @@ def task_from_dataset(
     columns = (text,) if isinstance(text, str) else tuple(text)
     if not columns:
         raise SettingsError("text names no column; name one text column, or two for pairs")
-    _check_text_columns(columns)
+    check_text_columns(columns)
     source = load_columns(train, dev, text=columns, label=label, metric=metric)
     return _to_task(source, name=name, metric=metric, unlabelled=None, max_train=None)
-
-
-def _source(settings: TaskSettings) -> Source:
-    if settings.name == IN_MEMORY:
-        raise SettingsError(
-            "task 'in-memory' lies in no file: call stillhouse.search(task=...) with the dataset"
-        )
-    if settings.name == "embedded":
-        return load_embedded()
-    if settings.is_table:
-        return load_table(
-            Path(settings.name).expanduser(),
-            dev=None if settings.dev is None else Path(settings.dev).expanduser(),
-            text=settings.text,
-            label=settings.label,
-            metric=settings.metric,
-        )
-    if settings.is_hub:
-        return load_hub(
-            settings.name,
-            dev=settings.dev,
-            text=settings.text,
-            label=settings.label,
-            metric=settings.metric,
-        )
-    directory = None if settings.directory is None else Path(settings.directory)
-    return load_glue(settings.name.removeprefix("glue/"), directory)
 
 
 def _to_task(
@@ -276,7 +285,9 @@ def _to_task(
             check_classes(train[:]["label"], task.label_names, where=where)
         case "multi_label":
             check_label_set_classes(train[:]["label"], task.label_names, where=where)
-        case "scores":
+        case "tags":
+            check_tags(train, task.label_names, where=where)
+        case "scores" | "spans":
             pass
         case _:
             assert_never(task.kind)
@@ -284,12 +295,9 @@ def _to_task(
     return replace(task, metrics=ordered)
 
 
-def _glue_names() -> tuple[str, ...]:
-    return tuple(f"glue/{name}" for name in GLUE_TASKS)
-
-
-def _check_text_columns(columns: tuple[str, ...]) -> None:
-    if len(columns) > MOST_TEXTS or len(set(columns)) < len(columns):
+def _check_question_settings(settings: TaskSettings) -> None:
+    if settings.min_length:
         raise SettingsError(
-            f"text names one column, or two different ones for pairs, but is {list(columns)}"
+            f"min_length is not for questions, whose contexts are cut into windows, but is "
+            f"{settings.min_length}; remove it"
         )

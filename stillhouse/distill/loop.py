@@ -111,7 +111,7 @@ def train(
     numbers of an unbroken one.
 
     Args:
-        model: Sequence-classification model.
+        model: Model with a head for the task.
         encoded: Examples; `Batch.indices` counts in this set.
         terms: Parts of the objective.
         settings: Epochs, rates, precision, seed.

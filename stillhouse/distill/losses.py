@@ -3,7 +3,7 @@
 Arithmetic is in float32, the teacher is detached inside, sums are divided by the number of kept
 items, and an empty mask gives 0.
 
-Letters in names: B batch, T tokens, D hidden, C classes.
+Letters in names: B batch, T tokens, D hidden, C classes; a 2 stands for start and end of an answer.
 """
 
 from __future__ import annotations
@@ -64,6 +64,54 @@ def binary_kl_teacher_student(
     return divergence_BC.sum() / max(divergence_BC.numel(), 1) * temperature**2
 
 
+def token_kl_teacher_student(
+    student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Divergence KL(teacher ‖ student) of the class distributions of tokens, times temperature².
+
+    Args:
+        student_BTC: Student logits.
+        teacher_BTC: Teacher logits.
+        mask_BT: True (1) at the tokens that count.
+        temperature: Divides both logits, > 0; the factor temperature² keeps the gradient's scale.
+
+    Returns:
+        Mean over the tokens that count, in nats; 0 where both distributions agree.
+
+    Source: Hinton et al. 2015, section 2, for each token.
+    """
+    kept_BT = mask_BT.bool()
+    return kl_teacher_student(student_BTC[kept_BT], teacher_BTC[kept_BT], temperature=temperature)
+
+
+def span_kl_teacher_student(
+    student_BT2: Tensor, teacher_BT2: Tensor, mask_BT: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Divergence KL(teacher ‖ student) of where an answer starts and where it ends.
+
+    Args:
+        student_BT2: Student logits of every token's being first and last.
+        teacher_BT2: Teacher logits.
+        mask_BT: True (1) at real tokens; others have no probability.
+        temperature: Divides both logits, > 0; the loss is multiplied by its square.
+
+    Returns:
+        Mean over examples with a real token, and over start and end, in nats; 0 where the
+        distributions agree.
+
+    Source: Hinton et al. 2015, section 2; DistilBERT's run_squad_w_distillation.py, which lets
+    padding have probability as well.
+    """
+    student_log_BT2, teacher_log_BT2 = (
+        # At padding both are -inf, whose difference is no number.
+        _log_softmax_of_tokens(logits / temperature, mask_BT).masked_fill(_padding(mask_BT), 0.0)
+        for logits in (student_BT2.float(), teacher_BT2.detach().float())
+    )
+    divergence_BT2 = teacher_log_BT2.exp() * (teacher_log_BT2 - student_log_BT2)
+    kept = mask_BT.bool().any(dim=-1).sum().clamp(min=1)
+    return divergence_BT2.sum() / (2 * kept) * temperature**2
+
+
 def output_mse(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
     """Mean squared difference of outputs: the logit loss of a regression task."""
     squared_BC = (student_BC.float() - teacher_BC.detach().float()).square()
@@ -94,6 +142,30 @@ def label_cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     return summed / kept_B.sum().clamp(min=1)
 
 
+def tag_cross_entropy(logits_BTC: Tensor, tags_BT: Tensor) -> Tensor:
+    """Cross-entropy with gold tags, in nats; tokens whose tag is below 0 do not count."""
+    kept_BT = tags_BT >= 0
+    return label_cross_entropy(logits_BTC[kept_BT], tags_BT[kept_BT])
+
+
+def span_cross_entropy(logits_BT2: Tensor, places_B2: Tensor, mask_BT: Tensor) -> Tensor:
+    """Cross-entropy with the first and the last token of gold answers, in nats.
+
+    Args:
+        logits_BT2: Logits of every token's being first and last.
+        places_B2: First and last token; examples with `IGNORED_LABEL` twice do not count.
+        mask_BT: True (1) at real tokens; others have no probability.
+
+    Returns:
+        Mean over the examples that count, and over start and end.
+
+    Source: Devlin et al. 2019, BERT, section 4.2.
+    """
+    log_BT2 = _log_softmax_of_tokens(logits_BT2.float(), mask_BT)
+    summed = F.nll_loss(log_BT2, places_B2, ignore_index=IGNORED_LABEL, reduction="sum")
+    return summed / (places_B2 != IGNORED_LABEL).sum().clamp(min=1)
+
+
 def label_binary_cross_entropy(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
     """Cross-entropy of each class's yes and no, in nats; examples with a NaN label do not count.
 
@@ -118,3 +190,12 @@ def label_mse(outputs_B1: Tensor, labels_B: Tensor) -> Tensor:
     kept_B = ~torch.isnan(labels_B)
     error_B = outputs_B1.float().squeeze(-1) - torch.nan_to_num(labels_B.float())
     return (error_B.square() * kept_B).sum() / kept_B.sum().clamp(min=1)
+
+
+def _log_softmax_of_tokens(logits_BT2: Tensor, mask_BT: Tensor) -> Tensor:
+    """Log-probabilities over the real tokens of an example; -inf at padding."""
+    return F.log_softmax(logits_BT2.masked_fill(_padding(mask_BT), -torch.inf), dim=1)
+
+
+def _padding(mask_BT: Tensor) -> Tensor:
+    return ~mask_BT.bool()[..., None]

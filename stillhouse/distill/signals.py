@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from stillhouse.model.anatomy import encoder_layers
+from stillhouse.model.heads import outputs_of
 from stillhouse.model.inputs import model_inputs
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ class Signals:
     """Signals of one batch.
 
     Attributes:
-        logits_BC: Outputs of the head.
+        logits: Outputs of the head: `[B, C]`; `[B, T, C]` of every token; or `[B, T, 2]`, of every
+            token's being first and last of an answer. At padding they may be anything.
         hidden_BTD: Output of an encoder layer by its 0-based number, for the layers asked for.
     """
 
-    logits_BC: Tensor  # noqa: N815
+    logits: Tensor
     hidden_BTD: Mapping[int, Tensor] = field(default_factory=dict)  # noqa: N815
 
 
@@ -64,7 +66,7 @@ class SignalReader:
         """
         self._captured.clear()
         output = self.model(**model_inputs(self.model.config, batch))
-        return Signals(logits_BC=output.logits, hidden_BTD=dict(self._captured))
+        return Signals(logits=outputs_of(output), hidden_BTD=dict(self._captured))
 
     def __enter__(self) -> SignalReader:
         """Returns the reader itself; its hooks are in place since construction."""

@@ -2,8 +2,9 @@
 
 Every candidate of a search sees the same examples, so the teacher runs over them once. The cache
 keeps logits and the hidden states of the layers that some loss names, ragged (no padding), as
-float16 states and float32 logits. Each layer has a file of its own, because students of different
-depths learn from different layers: what one of them asked for serves the others.
+float16 states and float32 logits, of every token where the teacher answers tokens. Each layer has a
+file of its own, because students of different depths learn from different layers: what one of them
+asked for serves the others.
 
 Letters in names: B batch, T tokens, D hidden, C classes, N examples, P tokens of all examples in
 a row.
@@ -25,12 +26,16 @@ from stillhouse.data.batching import collate, plan_ordered
 from stillhouse.distill.signals import SignalReader, Signals
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import label_count
+from stillhouse.model.heads import answers_tokens
 from stillhouse.model.precision import autocast
+from stillhouse.model.ragged import LogitTable, real_tokens, token_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from numpy.typing import NDArray
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from stillhouse.data.batching import Batch
@@ -70,41 +75,66 @@ class CachedTeacher:
     def __init__(
         self,
         *,
-        logits_NC: NDArray[np.float32],
+        logits: NDArray[np.float32],
         hidden_PD: Mapping[int, NDArray[np.float16]],
         offsets: NDArray[np.int64],
+        per_token: bool = False,
     ) -> None:
         """Keeps the arrays, memory-mapped or not.
 
         Args:
-            logits_NC: Logits of all examples, in the encoded set's order.
+            logits: `[N, C]` logits of all examples, in the encoded set's order, or `[P, C]` of all
+                tokens in a row.
             hidden_PD: Hidden states of all tokens in a row, by teacher layer.
             offsets: `[N+1]` first token of each example on axis P.
+            per_token: Whether the logits are of tokens.
         """
-        self._logits_NC = logits_NC
+        self._logits = logits
         self._hidden_PD = hidden_PD
         self._offsets = offsets
+        self._per_token = per_token
 
     def __call__(self, batch: Batch) -> Signals:  # noqa: D102
         indices = batch.indices.cpu().numpy()
         device = batch.input_ids.device
-        logits_BC = torch.from_numpy(self._logits_NC[indices]).to(device)
-        lengths = self._offsets[indices + 1] - self._offsets[indices]
-        rows_BT = np.arange(batch.input_ids.shape[1])[None, :]
-        real_BT = rows_BT < lengths[:, None]
-        positions_P = (self._offsets[indices][:, None] + rows_BT)[real_BT]
-        hidden_BTD = {}
-        for layer, states_PD in self._hidden_PD.items():
-            states_BTD = np.zeros((*real_BT.shape, states_PD.shape[1]), dtype=np.float16)
-            states_BTD[real_BT] = states_PD[positions_P]
-            hidden_BTD[layer] = torch.from_numpy(states_BTD).to(device)
-        return Signals(logits_BC=logits_BC, hidden_BTD=hidden_BTD)
+        places = token_places(self._offsets, indices)
+        real_BT = real_tokens(self._offsets, indices, batch.input_ids.shape[1])
+
+        def padded(rows_PX: NDArray[Any]) -> Tensor:
+            padded_BTX = np.zeros((*real_BT.shape, rows_PX.shape[1]), dtype=rows_PX.dtype)
+            padded_BTX[real_BT] = rows_PX[places]
+            return torch.from_numpy(padded_BTX).to(device)
+
+        if self._per_token:
+            logits = padded(self._logits)
+        else:
+            logits = torch.from_numpy(self._logits[indices]).to(device)
+        return Signals(
+            logits=logits,
+            hidden_BTD={layer: padded(states_PD) for layer, states_PD in self._hidden_PD.items()},
+        )
 
 
-def cache_bytes(encoded: EncodedSet, layers: frozenset[int], hidden: int, labels: int) -> int:
-    """Tells how large the cache of a set would be, in bytes."""
+def cache_bytes(
+    encoded: EncodedSet,
+    layers: frozenset[int],
+    hidden: int,
+    labels: int,
+    *,
+    per_token: bool = False,
+) -> int:
+    """Tells how large the cache of a set would be, in bytes.
+
+    Args:
+        encoded: N examples.
+        layers: Layers whose hidden states are kept.
+        hidden: Width of these states.
+        labels: Outputs of the teacher.
+        per_token: Whether it has them for every token.
+    """
     tokens = int(encoded.offsets[-1])
-    return tokens * len(layers) * hidden * 2 + len(encoded) * labels * 4
+    rows = tokens if per_token else len(encoded)
+    return tokens * len(layers) * hidden * 2 + rows * labels * 4
 
 
 def cache_key(teacher_hash: str, encoded: EncodedSet, precision: Precision) -> str:
@@ -143,7 +173,13 @@ def cached_teacher(  # noqa: PLR0913  what a cache depends on, and where it lies
         config = teacher.config
         directory.mkdir(parents=True, exist_ok=True)
         known = files.layers()
-        size = cache_bytes(encoded, known | layers, config.hidden_size, label_count(config))
+        size = cache_bytes(
+            encoded,
+            known | layers,
+            config.hidden_size,
+            label_count(config),
+            per_token=answers_tokens(teacher),
+        )
         added = size - cache_bytes(encoded, known, config.hidden_size, 0)
         free = shutil.disk_usage(directory).free
         if size > limit_gb * 1e9 or added > 0.9 * free:
@@ -157,9 +193,10 @@ def cached_teacher(  # noqa: PLR0913  what a cache depends on, and where it lies
             return LiveTeacher(teacher, layers, precision)
         _fill_cache(teacher, encoded, missing, files, precision, on_progress)
     return CachedTeacher(
-        logits_NC=np.load(files.logits),
+        logits=np.load(files.logits, mmap_mode="r"),
         hidden_PD={layer: np.load(files.hidden(layer), mmap_mode="r") for layer in sorted(layers)},
         offsets=encoded.offsets,
+        per_token=answers_tokens(teacher),
     )
 
 
@@ -191,7 +228,8 @@ def _fill_cache(
     on_progress: Callable[[float], None] | None,
 ) -> None:
     """Runs the teacher once for the logits and the given layers; files appear when all is done."""
-    logits_NC = np.empty((len(encoded), label_count(teacher.config)), dtype=np.float32)
+    outputs = label_count(teacher.config)
+    table = LogitTable(encoded, outputs=outputs, per_token=answers_tokens(teacher))
     teacher.eval()
     done = 0
     folder = files.folder
@@ -211,14 +249,14 @@ def _fill_cache(
             batch = collate(encoded, indices).to(teacher.device)
             with autocast(teacher.device, precision):
                 signals = reader(batch)
-            logits_NC[indices] = signals.logits_BC.float().cpu().numpy()
-            _write_states(hidden_PD, encoded.offsets, indices, batch, signals)
+            table.fill(indices, signals.logits.float().cpu().numpy())
+            _write_states(hidden_PD, token_places(encoded.offsets, indices), batch, signals)
             done += len(indices)
             if on_progress is not None:
                 on_progress(done / len(encoded))
         for states_PD in hidden_PD.values():
             states_PD.flush()
-        np.save(written.logits, logits_NC)
+        np.save(written.logits, table.logits)
     part = folder.with_name(f"{folder.name}-part")
     folder.mkdir(parents=True, exist_ok=True)
     for path in part.iterdir():
@@ -228,16 +266,13 @@ def _fill_cache(
 
 def _write_states(
     hidden_PD: Mapping[int, NDArray[np.float16]],
-    offsets: NDArray[np.int64],
-    indices: NDArray[np.int64],
+    places: NDArray[np.int64],
     batch: Batch,
     signals: Signals,
 ) -> None:
+    """Writes the states of a batch's real tokens, whose places on axis P are given."""
     real_BT = batch.attention_mask.bool()
-    columns = torch.arange(real_BT.shape[1], device=real_BT.device)
-    first = torch.from_numpy(offsets[indices]).to(real_BT.device)
-    positions_P = (first[:, None] + columns)[real_BT].cpu().numpy()
     limit = torch.finfo(torch.float16).max
     for layer, states_PD in hidden_PD.items():
         kept = signals.hidden_BTD[layer][real_BT].float().clamp(-limit, limit)
-        states_PD[positions_P] = kept.to(torch.float16).cpu().numpy()
+        states_PD[places] = kept.to(torch.float16).cpu().numpy()

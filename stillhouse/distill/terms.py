@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import torch
 from torch import Tensor, nn
 
+from stillhouse.data.encoding import NO_CLASS
 from stillhouse.distill.losses import (
     binary_kl_teacher_student,
     hidden_mse,
@@ -16,6 +17,10 @@ from stillhouse.distill.losses import (
     label_cross_entropy,
     label_mse,
     output_mse,
+    span_cross_entropy,
+    span_kl_teacher_student,
+    tag_cross_entropy,
+    token_kl_teacher_student,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +65,11 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTerm:
-    """Cross-entropy with gold classes, alone or class by class, or squared error to gold scores."""
+    """What gold labels teach.
+
+    Cross-entropy with gold classes, alone or class by class, with the tags of words, or with start
+    and end of an answer; or squared error to gold scores.
+    """
 
     weight: float = 1.0
     kind: TaskKind = "classes"
@@ -73,11 +82,15 @@ class LabelTerm:
         assert batch.labels is not None
         match self.kind:
             case "classes":
-                return label_cross_entropy(student.logits_BC, batch.labels)
+                return label_cross_entropy(student.logits, batch.labels)
             case "multi_label":
-                return label_binary_cross_entropy(student.logits_BC, batch.labels)
+                return label_binary_cross_entropy(student.logits, batch.labels)
             case "scores":
-                return label_mse(student.logits_BC, batch.labels)
+                return label_mse(student.logits, batch.labels)
+            case "tags":
+                return tag_cross_entropy(student.logits, batch.labels)
+            case "spans":
+                return span_cross_entropy(student.logits, batch.labels, batch.attention_mask)
             case _:
                 assert_never(self.kind)
 
@@ -86,7 +99,8 @@ class LabelTerm:
 class LogitTerm:
     """The teacher's outputs: KL(teacher ‖ student), whole or class by class, or squared difference.
 
-    The last is for the scores of a regression.
+    The last is for the scores of a regression. Tokens count that a tag is asked of, known or not;
+    of questions the distributions of an answer's start and end over the real tokens.
     """
 
     weight: float = 1.0
@@ -97,9 +111,9 @@ class LogitTerm:
     reads_teacher: bool = True
     projection: None = None
 
-    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102, ARG002
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102
         assert teacher is not None
-        outputs = student.logits_BC, teacher.logits_BC
+        outputs = student.logits, teacher.logits
         match self.kind:
             case "classes":
                 return kl_teacher_student(*outputs, temperature=self.temperature)
@@ -107,6 +121,13 @@ class LogitTerm:
                 return binary_kl_teacher_student(*outputs, temperature=self.temperature)
             case "scores":
                 return output_mse(*outputs)
+            case "tags":
+                assert batch.labels is not None
+                asked_BT = batch.labels != NO_CLASS
+                return token_kl_teacher_student(*outputs, asked_BT, temperature=self.temperature)
+            case "spans":
+                mask_BT = batch.attention_mask
+                return span_kl_teacher_student(*outputs, mask_BT, temperature=self.temperature)
             case _:
                 assert_never(self.kind)
 

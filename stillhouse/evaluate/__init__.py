@@ -1,4 +1,4 @@
-"""How good a model's answers are: metrics of tasks and their intervals.
+"""How good a model's answers are: metrics of tasks, loyalty to a teacher, and their intervals.
 
 May import `export`, `supernet`, `distill`, `device`, `model`, `data`, `space` and `errors`.
 """

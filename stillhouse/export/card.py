@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 CARD = """---
 library_name: transformers
+pipeline_tag: {pipeline}
 tags: [knowledge-distillation, neural-architecture-search, stillhouse]
 ---
 
@@ -19,24 +20,45 @@ A student of `{teacher}`, distilled for the task `{task}` with stillhouse.
 
 | measure | student | teacher |
 | --- | --- | --- |
-| {metric} (dev, n = {quality_count}) | {quality:.4f} | {teacher_quality:.4f} |
-| its 95 % interval | {quality_low:.4f} to {quality_high:.4f} | |
+| {metric} (dev, n = {quality_count}{unit}{in_8_bits}) | {quality:.4f} | {teacher_quality:.4f} |
+| its 95 % interval | {quality_low:.4f} to {quality_high:.4f} | |{other_scores}
 | latency (median) | {latency_ms:.3f} ms | {teacher_latency_ms:.3f} ms |
 | parameters | {parameters:,} | {teacher_parameters:,} |
 
-Latency on {device}: {workload}; {speedup:.2f} times the teacher's speed.
+Latency on {device}: {workload}; {speedup:.2f} times the teacher's speed.{of_task}
 
 ```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", model="path/to/this/folder"{every_class}{trust})
-classify("a sentence of the task")
+{example}
 ```
 
 First weights: {initialisation}. The student was chosen on examples held out of the training set;
 the measures above are of the dev set, read once. The teacher's licence and the licence of the
 training data apply.
 """
+
+
+_CLASSIFY = """from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder"{every_class}{trust})
+classify("a sentence of the task")"""
+_TAG = """from transformers import pipeline
+
+tag = pipeline("token-classification", model="path/to/this/folder"{trust})
+tag("a sentence of the task")"""
+_READ = """import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForQuestionAnswering.from_pretrained("path/to/this/folder"{trust})
+tokens = tokenizer("a question", "a passage that answers it", return_tensors="pt")
+with torch.no_grad():
+    output = model(**tokens)
+first, last = output.start_logits.argmax(), output.end_logits.argmax()
+tokenizer.decode(tokens.input_ids[0, first : last + 1])"""
+_EXAMPLES: dict[TaskKind, str] = {"tags": _TAG, "spans": _READ}
+_PIPELINES: dict[TaskKind, str] = {"tags": "token-classification", "spans": "question-answering"}
+"""What the hub calls tasks; others are of texts."""
+_UNITS: dict[TaskKind, str] = {"tags": " sentences", "spans": " questions"}
 
 
 def model_card(
@@ -56,17 +78,63 @@ def model_card(
         kind: What the task's labels are; of a multi-label task the example asks for every class.
         has_code: Whether the checkpoint brings its own code.
     """
+    example = _EXAMPLES.get(kind, _CLASSIFY).format(
+        every_class=", top_k=None" if kind == "multi_label" else "",
+        trust=_trust(has_code=has_code),
+    )
     return CARD.format(
         **{
             **metrics,
+            "pipeline": _PIPELINES.get(kind, "text-classification"),
+            "unit": _UNITS.get(kind, ""),
+            "other_scores": "" if kind not in _UNITS else _other_scores(metrics),
+            "of_task": _label_table(metrics) + _no_answers(metrics.get("no_answer_threshold")),
+            "example": example,
             "architecture": metrics["architecture_label"],
             "workload": metrics["workload_label"],
             "initialisation": metrics["initialisation"]["kind"],
             "teacher": teacher,
             "task": task,
-            "every_class": ", top_k=None" if kind == "multi_label" else "",
-            "trust": _trust(has_code=has_code),
+            "in_8_bits": _in_8_bits(metrics),
         }
+    )
+
+
+def _other_scores(metrics: Mapping[str, Any]) -> str:
+    """Makes a row of every score but the first."""
+    return "".join(
+        f"\n| {name} | {value:.4f} | |"
+        for name, value in metrics.get("scores", {}).items()
+        if name != metrics["metric"]
+    )
+
+
+def _label_table(metrics: Mapping[str, Any]) -> str:
+    """Tells the scores of every label, where the task has tags."""
+    rows = [
+        f"| {_in_table(row['label'])} | {row['precision']:.4f} | {row['recall']:.4f} "
+        f"| {row['f1']:.4f} | {row['support']} |"
+        for row in metrics.get("labels", ())
+    ]
+    if not rows:
+        return ""
+    head = ("| label | precision | recall | F1 | support |", "| --- | --- | --- | --- | --- |")
+    return "\n\nOn dev, label by label:\n\n" + "\n".join((*head, *rows))
+
+
+def _in_table(text: str) -> str:
+    """Takes the meaning from characters that would end a cell, or begin code."""
+    return text.replace("|", "\\|").replace("`", "\\`")
+
+
+def _no_answers(threshold: float | None) -> str:
+    """Tells when a passage counts as without an answer, where a model may say so."""
+    if threshold is None:
+        return ""
+    return (
+        "\n\nA passage counts as without an answer where the score of none (that of the first\n"
+        f"token) exceeds that of the best span by more than {threshold:.4f}, which is\n"
+        "`no_answer_threshold` in the configuration."
     )
 
 
@@ -115,6 +183,12 @@ def _trust(*, has_code: bool) -> str:
     return ", trust_remote_code=True" if has_code else ""
 
 
+def _in_8_bits(metrics: Mapping[str, Any]) -> str:
+    """Tells of a student that was scored as it is served; the teacher is not."""
+    precision = metrics.get("served_precision")
+    return "" if precision is None else f", student in {precision}"
+
+
 PRETRAINED_CARD = """---
 library_name: transformers
 tags: [knowledge-distillation, neural-architecture-search, stillhouse]
@@ -126,7 +200,7 @@ A task-agnostic student of `{teacher}`: {how}, pre-trained on `{corpus}` with st
 
 | measure | student | teacher |
 | --- | --- | --- |
-| masked words told right | {mlm_accuracy_fraction:.3f} | {teacher_mlm_accuracy_fraction:.3f} |
+| {measure} | {mlm_accuracy_fraction:.3f} | {teacher_mlm_accuracy_fraction:.3f} |
 | parameters, without a head | {parameters:,} | {teacher_parameters:,} |
 | FLOPs, share of the teacher's | {flops_fraction:.3f} | 1 |
 
@@ -154,7 +228,13 @@ def pretrained_card(
         corpus: Name of the text.
         has_code: Whether the checkpoint brings its own code.
     """
-    given = {"how": how, "teacher": teacher, "corpus": corpus, "trust": _trust(has_code=has_code)}
+    given = {
+        "how": how,
+        "teacher": teacher,
+        "corpus": corpus,
+        "trust": _trust(has_code=has_code),
+        "measure": f"masked words told right{_in_8_bits(metrics)}",
+    }
     return PRETRAINED_CARD.format(**{**metrics, **given})
 
 
@@ -172,15 +252,25 @@ batch and length, at most {max_length} tokens), exported with stillhouse.
 | --- | --- | --- |{score_rule}
 {rows}
 
-Checked on {texts} texts of {checked}.{agreement}{calibration}
+Checked on {texts} {unit} of {checked}.{agreement}{calibration}
 
 ```sh
 pip install onnxruntime tokenizers numpy
-python infer.py "a sentence"
-```
+{example}
+```{of_head}
 
 {provenance}
 """
+_UNITS_OF_HEADS = {"tagger": "sentences", "reader": "questions"}
+_OF_HEADS = {
+    "tagger": """
+
+Words are to be parted by spaces. The tag of a word is that of its first token.""",
+    "reader": """
+
+The example reads as much of a passage as fits beside its question. Cut longer ones into windows
+that overlap, and take the answer with the highest score.""",
+}
 
 
 def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
@@ -206,13 +296,17 @@ def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
         score_rule=" --- |" * len(names),
         rows="\n".join(_onnx_rows(told)),
         texts=told["checked_on"]["texts"],
+        unit=_UNITS_OF_HEADS.get(told["head"], "texts"),
+        example=told["example"],
+        of_head=_OF_HEADS.get(told["head"], "") + _no_answers(told["no_answer_threshold"]),
         checked=told["checked_on"]["name"],
         agreement=""
         if agreement is None
         else f" Of the answers in {told['precision']}, {agreement:.2%} are those in float32.",
         calibration=""
         if calibrated is None
-        else f" Scales fixed on {calibrated['texts']} texts of {calibrated['name']}.",
+        else f" Scales fixed on {calibrated['texts']} "
+        f"{_UNITS_OF_HEADS.get(told['head'], 'texts')} of {calibrated['name']}.",
         provenance=_provenance(source),
     )
 

@@ -1,6 +1,6 @@
 """Hugging Face checkpoints that load without stillhouse, checked by loading them again.
 
-Letters in names: B batch, T tokens, C classes.
+Letters in names: B batch, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM
 
 from stillhouse.errors import ExportError
 from stillhouse.files import folder_written_aside
+from stillhouse.model.heads import auto_class_of, head_of
 from stillhouse.model.own_families import add_code, needs_code
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 METRICS_FILE = "metrics.json"
+_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+"""All that a model may give."""
 
 
 def save_checkpoint(
@@ -39,7 +43,8 @@ def save_checkpoint(
 
     Args:
         folder: Where the checkpoint ends.
-        model: A sequence classifier, a model of masked words, or a bare encoder.
+        model: A classifier of texts or tokens, a reader that finds answers, a model of masked
+            words, or a bare encoder.
         tokenizer: The tokeniser that made its inputs.
         metrics: Content of `metrics.json`.
         card: Content of `README.md`.
@@ -79,20 +84,9 @@ def known_max_length(name: str, otherwise: int) -> int:
 @torch.inference_mode()
 def _check_parity(folder: Path, model: PreTrainedModel) -> None:
     """Compares outputs on eight tokens, which touch every weight but unused table rows."""
-    auto_class: Any = AutoModel if model.base_model is model else AutoModelForSequenceClassification
     tokens_BT = torch.arange(8, device=model.device)[None, :] % model.config.vocab_size
     ours = model.eval()(input_ids=tokens_BT)
-    logits = ours.get("logits")
-    if auto_class is not AutoModel:
-        shape = () if logits is None else tuple(logits.shape)
-        if shape == (*tokens_BT.shape, model.config.vocab_size):  # [B, T, V]
-            auto_class = AutoModelForMaskedLM
-        elif shape[:-1] != (1,):  # is not [B, C]
-            raise ExportError(
-                f"a checkpoint is written of a sequence classifier, of a model of masked words or "
-                f"of an encoder without a head, got a {type(model).__name__}; write it with "
-                "save_pretrained"
-            )
+    auto_class = _loading_class(model, ours.get("logits"))
     # Code that was just written was the model's own, and has run in this process already.
     has_code = needs_code(model.config) or model.is_remote_code()
     with warnings.catch_warnings():
@@ -100,12 +94,32 @@ def _check_parity(folder: Path, model: PreTrainedModel) -> None:
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         loaded = auto_class.from_pretrained(folder, trust_remote_code=has_code)
     theirs = loaded.to(model.device).eval()(input_ids=tokens_BT)
-    names = ("last_hidden_state", "pooler_output") if auto_class is AutoModel else ("logits",)
-    for name in names:
-        if ours.get(name) is None:  # no pooler
+    for name in _OUTPUTS:
+        if ours.get(name) is None:
             continue
         gap = (theirs[name] - ours[name]).abs().max().item()
         if not gap < 1e-4:  # noqa: PLR2004  float32 kernels differ by 1e-6 between two loads
             raise ExportError(
                 f"checkpoint {folder} gives {name} that differ by {gap:g} from its model"
             )
+
+
+def _loading_class(model: PreTrainedModel, logits: Tensor | None) -> Any:
+    """Finds the class of transformers that loads a model with its head.
+
+    Raises:
+        ExportError: If there is none that checkpoints are written of.
+    """
+    if model.base_model is model:
+        return AutoModel
+    head = head_of(model)
+    if head is not None:
+        return auto_class_of(head)
+    shape: tuple[int, ...] = () if logits is None else logits.shape
+    if len(shape) == 3 and shape[-1] == model.config.vocab_size:  # noqa: PLR2004  [B, T, V]
+        return AutoModelForMaskedLM
+    raise ExportError(
+        "a checkpoint is written of a classifier of texts or tokens, of a reader that finds "
+        "answers, of a model of masked words or of an encoder without a head, got a "
+        f"{type(model).__name__}; write it with save_pretrained"
+    )

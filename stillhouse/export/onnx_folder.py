@@ -1,39 +1,35 @@
-"""Folders that serve a model without torch: an ONNX file, checked against the model on text.
-
-Letters in names: N examples, B batch, T tokens, C classes.
-"""
+"""Folders that serve a model without torch: an ONNX file, checked against the model on text."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
 from stillhouse.data.batching import collate, plan_ordered
+from stillhouse.data.question_windows import MOST_QUESTION_TOKENS
 from stillhouse.errors import ExportError
 from stillhouse.export.card import onnx_card
-from stillhouse.export.infer_example import infer_example
+from stillhouse.export.comparison import BATCH_SIZE, FLOAT32, compare, is_score
+from stillhouse.export.infer_example import example_arguments, infer_example
 from stillhouse.files import folder_written_aside, hash_file
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.inputs import input_names
-from stillhouse.model.onnx_graph import open_session, quantise_graph, write_graph
+from stillhouse.model.onnx_graph import quantise_graph, write_graph
 from stillhouse.model.onnx_static import quantise_statically
 from stillhouse.model.teachers import hash_weights
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
-
     from stillhouse.data.encoding import EncodedSet
+    from stillhouse.export.comparison import Check, Comparison
     from stillhouse.model.checkpoint_heads import HeadedModel
     from stillhouse.model.onnx_graph import Graph, GraphPrecision
 
@@ -44,26 +40,9 @@ REJECTED_SUFFIX = ".rejected"
 LARGEST_DIFFERENCE = 1e-4
 """Of an output in float32, as a share of its largest magnitude, or absolute where that is below 1:
 two runtimes add the same numbers in different orders."""
-BATCH_SIZE = 16
+LONGEST_ANSWER = 30
+"""Most tokens of an answer that the example gives; as evaluations have it, and BERT's authors."""
 VERSIONS_OF = ("stillhouse", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-PYTORCH, FLOAT32 = "pytorch float32", "onnx float32"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """Text that a file is checked on.
-
-    Attributes:
-        name: What it is.
-        texts: `[N]` texts, or pairs of them.
-        encoded: The same, tokenised; cut to what a model can read at most.
-        score: Scores `[N, C]` logits against labels, or `None` where there are none.
-    """
-
-    name: str
-    texts: Sequence[str | tuple[str, str]]
-    encoded: EncodedSet
-    score: Callable[[NDArray[np.float32]], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,25 +71,6 @@ class Provenance:
     teacher: str | None = None
     licence: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Comparison:
-    """What files gave beside the model.
-
-    Attributes:
-        differences: Largest difference from the model by file and output.
-        shares: The same as a share of the output's largest magnitude, or of 1 where that is less.
-        agreeing: Answers of the file in 8 bits that are those of the file in float32.
-        answers: Their number.
-        logits: `[N, C]` of a classifier, by model or file.
-    """
-
-    differences: dict[str, dict[str, float]]
-    shares: dict[str, dict[str, float]]
-    agreeing: int = 0
-    answers: int = 0
-    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def write_onnx_folder(
@@ -147,7 +107,7 @@ def write_onnx_folder(
         graphs = {FLOAT32: graph}
         if precision != "float32":
             graphs[f"onnx {precision}"] = _in_8_bits(graph, precision, calibration)
-        comparison = _compare(exported, graphs, check.encoded)
+        comparison = compare(exported, graphs, check)
         told = _told(exported, graphs, comparison, check)
         told["source"]["teacher"] = provenance.teacher
         told["source"]["licence"] = provenance.licence
@@ -195,116 +155,20 @@ def _in_8_bits(graph: Graph, precision: GraphPrecision, calibration: Calibration
 def _calibrated_on(calibration: Calibration | None) -> dict[str, Any] | None:
     if calibration is None:
         return None
-    return {"name": calibration.name, "texts": len(calibration.encoded)}
-
-
-@torch.inference_mode()
-def _compare(
-    exported: HeadedModel, graphs: Mapping[str, Graph], encoded: EncodedSet
-) -> _Comparison:
-    """Runs the model and the files over batches with padding and over single examples."""
-    sessions = {name: open_session(graph.path) for name, graph in graphs.items()}
-    outputs = graphs[FLOAT32].outputs
-    found = _Comparison(
-        differences={name: dict.fromkeys(outputs, 0.0) for name in graphs},
-        shares={name: dict.fromkeys(outputs, 0.0) for name in graphs},
-    )
-    largest = dict.fromkeys(outputs, 1.0)
-    for indices in _batches(encoded):
-        batch = collate(encoded, indices)
-        if len(indices) == 1:  # alone, without padding
-            batch = collate(encoded.select(indices), [0])
-        inputs = {name: getattr(batch, name) for name in graphs[FLOAT32].inputs}
-        kept_BT = batch.attention_mask.numpy().astype(bool)
-        told = exported.model(**inputs)
-        gave = {PYTORCH: {name: told[name].numpy() for name in outputs}}
-        for name, session in sessions.items():
-            gave[name] = _run(session, outputs, inputs)
-        for output in outputs:
-            expected = _kept(gave[PYTORCH][output], kept_BT)
-            largest[output] = max(largest[output], float(np.abs(expected).max()))
-            for name in graphs:
-                gap = np.abs(_kept(gave[name][output], kept_BT) - expected).max()
-                so_far = found.differences[name]
-                so_far[output] = float(np.maximum(so_far[output], gap))  # which keeps a NaN
-        if "logits" in outputs:
-            _note_answers(found, exported, gave, kept_BT, indices, count=len(encoded))
-    for name in graphs:
-        for output in outputs:
-            found.shares[name][output] = found.differences[name][output] / largest[output]
-    return found
-
-
-def _batches(encoded: EncodedSet) -> Iterator[NDArray[np.int64]]:
-    """Yields examples in their order, whatever their lengths, then three of them alone."""
-    order = np.arange(len(encoded))
-    for start in range(0, len(order), BATCH_SIZE):
-        yield order[start : start + BATCH_SIZE]
-    ranked = np.argsort(encoded.lengths, kind="stable")
-    for place in sorted({0, len(ranked) // 2, len(ranked) - 1}):
-        yield ranked[place : place + 1]
-
-
-def _run(
-    session: InferenceSession, outputs: Sequence[str], inputs: Mapping[str, torch.Tensor]
-) -> dict[str, Any]:
-    fed = {name: value.numpy() for name, value in inputs.items()}
-    return dict(zip(outputs, session.run(list(outputs), fed), strict=True))
-
-
-def _kept(output: NDArray[np.float32], kept_BT: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Leaves out what is told of padding; what is told of a whole text stays as it is."""
-    return output[kept_BT] if output.ndim > 2 else output  # noqa: PLR2004  [B, T, ...]
-
-
-def _note_answers(
-    found: _Comparison,
-    exported: HeadedModel,
-    gave: Mapping[str, Mapping[str, NDArray[np.float32]]],
-    kept_BT: NDArray[np.bool_],
-    indices: NDArray[np.int64],
-    *,
-    count: int,
-) -> None:
-    logits = {name: _kept(outputs["logits"], kept_BT) for name, outputs in gave.items()}
-    if exported.head == "classifier":
-        for name, logits_BC in logits.items():
-            whole = found.logits.setdefault(
-                name, np.empty((count, logits_BC.shape[-1]), dtype=np.float32)
-            )
-            whole[indices] = logits_BC
-    last = list(logits)[-1]
-    if last != FLOAT32 and not _is_score(exported):
-        one, other = (_answers(exported, logits[name]) for name in (FLOAT32, last))
-        found.agreeing += int((one == other).sum())
-        found.answers += one.size
-
-
-def _is_score(exported: HeadedModel) -> bool:
-    config = exported.model.config
-    return exported.head == "classifier" and (
-        config.problem_type == "regression" or config.num_labels == 1
-    )
-
-
-def _answers(exported: HeadedModel, logits: NDArray[np.float32]) -> NDArray[Any]:
-    """Gives the classes or words told; of a multi-label model whether each class is."""
-    if exported.model.config.problem_type == "multi_label_classification":
-        several: NDArray[Any] = logits > 0
-        return several
-    best: NDArray[Any] = logits.argmax(axis=-1)
-    return best
+    encoded = calibration.encoded
+    count = len(encoded if encoded.sheet is None else encoded.gold)
+    return {"name": calibration.name, "texts": count}
 
 
 def _told(
-    exported: HeadedModel, graphs: Mapping[str, Graph], comparison: _Comparison, check: Check
+    exported: HeadedModel, graphs: Mapping[str, Graph], comparison: Comparison, check: Check
 ) -> dict[str, Any]:
     """Gathers the content of `export.json`."""
     config, tokenizer = exported.model.config, exported.tokenizer
     called, graph = list(graphs.items())[-1]
     scores = {}
     if check.score is not None:
-        scores = {name: dict(check.score(logits)) for name, logits in comparison.logits.items()}
+        scores = {name: dict(check.score(one.logits)) for name, one in comparison.tables.items()}
     agreement = comparison.agreeing / comparison.answers if comparison.answers else None
     return {
         "source": {
@@ -319,14 +183,17 @@ def _told(
         "opset": graph.opset,
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
-        "labels": label_names(config) if exported.head == "classifier" else [],
-        "problem_type": "regression" if _is_score(exported) else config.problem_type,
+        "labels": label_names(config) if exported.head in ("classifier", "tagger") else [],
+        "problem_type": "regression" if is_score(exported) else config.problem_type,
         "max_length": min(usable_positions(config), tokenizer.model_max_length),
         "pad_id": tokenizer.pad_token_id or 0,
         "pad_token": tokenizer.pad_token or "[PAD]",
         "mask_id": tokenizer.mask_token_id,
+        "no_answer_threshold": getattr(config, "no_answer_threshold", None),
+        "longest_answer": LONGEST_ANSWER,
+        "example": f"python infer.py {example_arguments(exported.head)}",
         "size_mb": {name: one.size_mb for name, one in graphs.items()},
-        "checked_on": {"name": check.name, "texts": len(check.encoded)},
+        "checked_on": {"name": check.name, "texts": len(check.texts)},
         "differences": comparison.differences,
         "differences_fraction": comparison.shares,
         "int8_agreement_fraction": agreement,
@@ -368,21 +235,46 @@ def _check_tokenizer(folder: Path, told: Mapping[str, Any], check: Check) -> Non
     """Compares the tokens of the written file, read without transformers, with those checked."""
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     tokenizer.no_padding()
-    limit = check.encoded.longest
-    tokenizer.enable_truncation(limit)
-    ids = [one.ids for one in tokenizer.encode_batch(list(check.texts))]
+    tokenizer.enable_truncation(check.encoded.longest)
     offsets = check.encoded.offsets
-    for place, found in enumerate(ids):
+    for text, place, found in _tokens_of(tokenizer, check):
         expected = check.encoded.input_ids[offsets[place] : offsets[place + 1]].tolist()
         if found != expected:
             raise ExportError(
                 f"{TOKENIZER_FILE} of {told['source']['name']} gives other tokens than its "
-                f"tokeniser in transformers, of {check.texts[place]!r} {found[:8]} instead of "
-                f"{expected[:8]}: save the tokeniser anew with save_pretrained"
+                f"tokeniser in transformers, of {text!r} {found[:8]} instead of {expected[:8]}: "
+                "save the tokeniser anew with save_pretrained"
             )
 
 
-def _refuse_difference(aside: Path, folder: Path, comparison: _Comparison) -> None:
+def _tokens_of(tokenizer: Tokenizer, check: Check) -> Iterator[tuple[Any, int, list[int]]]:
+    """Yields texts, their places among the examples, and their tokens as the example has them.
+
+    Words of which no token is left, and questions that evaluations cut, are left out.
+    """
+    texts, sheet = list(check.texts), check.encoded.sheet
+    if check.encoded.tags is not None:
+        words = [[f" {word}" for word in sentence] for sentence in texts]
+        for place, one in enumerate(tokenizer.encode_batch(words, is_pretokenized=True)):
+            known = {word for word in one.word_ids if word is not None}
+            is_cut = len(one.ids) == check.encoded.longest
+            if known == set(range(len(known) if is_cut else len(words[place]))):
+                yield texts[place], place, one.ids
+        return
+    encoded = tokenizer.encode_batch(texts)
+    if sheet is None:
+        for place, (text, one) in enumerate(zip(texts, encoded, strict=True)):
+            yield text, place, one.ids
+        return
+    _, first_windows = np.unique(sheet.question_of_N, return_index=True)
+    for text, window, one in zip(texts, first_windows.tolist(), encoded, strict=True):
+        room = (check.encoded.longest - sum(one.special_tokens_mask)) // 2
+        asked = tokenizer.encode(text[0], add_special_tokens=False)
+        if len(asked.ids) <= min(room, MOST_QUESTION_TOKENS):
+            yield text, window, one.ids
+
+
+def _refuse_difference(aside: Path, folder: Path, comparison: Comparison) -> None:
     """Refuses a file of float32 that differs from its model, and keeps it beside the folder."""
     for output, share in comparison.shares[FLOAT32].items():
         if share <= LARGEST_DIFFERENCE:  # not of a NaN

@@ -11,26 +11,34 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from stillhouse.errors import TeacherError
+from stillhouse.model.heads import head_for
 from stillhouse.space.architecture import ACTIVATIONS, BertArchitecture
 from stillhouse.space.counts import Ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from stillhouse.data.metric_names import TaskKind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anatomy:
     """What every family has: names of parts around the layers, and its rules for inputs.
 
-    Names of parts are paths from the sequence-classification model. Every head is a projection of
-    the width onto itself and one onto the outputs.
+    Names of parts are paths from the model with a head. That of a sequence classifier is a
+    projection of the width onto itself and one onto the outputs; heads that read every token are
+    one onto the outputs alone, which all families call the same.
 
     Attributes:
         factored_projection: Projection from the width of the embeddings to that of all layers, or
             `None` in a family without it.
         layers: List of the layers, or of the blocks of a chain.
+        head_projection: First projection of a sequence classifier.
+        head_outputs: Its second one.
+        tag_outputs: Projection of every token onto tags.
+        span_outputs: Projection of every token onto start and end of an answer.
         activation: Configuration's name of the activation.
-        dropouts: Configuration's names of every dropout in a classifier.
+        dropouts: Configuration's names of every dropout in a model with a head.
         shared: Configuration's names of what a student takes over from its teacher as it is.
         has_token_types: Whether the model tells the two texts of a pair apart.
         positions_follow_padding: Whether the first token's position is that after `pad_token_id`.
@@ -46,6 +54,8 @@ class Anatomy:
     shared: tuple[str, ...]
     has_token_types: bool
     positions_follow_padding: bool
+    tag_outputs: str = "classifier"
+    span_outputs: str = "qa_outputs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +142,7 @@ DISTILBERT = LayeredAnatomy(
     head_outputs="classifier",
     ffn_size="hidden_dim",
     activation="activation",
-    dropouts=("dropout", "attention_dropout", "seq_classif_dropout"),
+    dropouts=("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
     shared=("vocab_size", "max_position_embeddings", "pad_token_id", "sinusoidal_pos_embds"),
     has_token_types=False,
     positions_follow_padding=False,
@@ -235,8 +245,25 @@ def architecture_of(config: PreTrainedConfig) -> BertArchitecture:
     )
 
 
-def ends_of(config: PreTrainedConfig) -> Ends:
-    """Returns what `config` has beside its encoder layers, and its students have as well."""
+def head_paths(config: PreTrainedConfig, kind: TaskKind) -> tuple[str, ...]:
+    """Returns where the parts of a task's head are in its models, that onto the outputs last."""
+    anatomy = anatomy_of(config)
+    match head_for(kind):
+        case "classes":
+            return (anatomy.head_projection, anatomy.head_outputs)
+        case "tags":
+            return (anatomy.tag_outputs,)
+        case "spans":
+            return (anatomy.span_outputs,)
+
+
+def ends_of(config: PreTrainedConfig, kind: TaskKind = "classes") -> Ends:
+    """Returns what a model has beside its encoder layers, and its students have as well.
+
+    Args:
+        config: Of the model; it does not say which head it has.
+        kind: Task that the head is for.
+    """
     has_types = anatomy_of(config).has_token_types
     return Ends(
         vocab_size=config.vocab_size,
@@ -244,6 +271,7 @@ def ends_of(config: PreTrainedConfig) -> Ends:
         token_types=config.type_vocab_size if has_types else 0,
         labels=label_count(config),
         factored_size=factored_size(config),
+        answers_tokens=head_for(kind) != "classes",
     )
 
 
@@ -274,7 +302,7 @@ def usable_positions(config: PreTrainedConfig) -> int:
 
 
 def label_count(config: PreTrainedConfig) -> int:
-    """Returns the number of outputs of the head: classes, or 1 for a score."""
+    """Returns the number of outputs of the head: classes, 1 for a score, 2 for start and end."""
     assert config.num_labels is not None
     return config.num_labels
 
@@ -286,7 +314,7 @@ def label_names(config: PreTrainedConfig) -> list[str]:
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """Returns the layers of a sequence-classification model, or a chain's blocks, in order."""
+    """Returns the layers of a model with a head, or a chain's blocks, in order."""
     layers = model.get_submodule(anatomy_of(model.config).layers)
     return list(layers.children())
 

@@ -13,15 +13,23 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.heads import auto_class_of, head_named
 from stillhouse.model.teachers import load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-HeadKind: TypeAlias = Literal["classifier", "masked words", "encoder"]
+    from stillhouse.model.heads import TaskHead
 
+HeadKind: TypeAlias = Literal["classifier", "tagger", "reader", "masked words", "encoder"]
+"""A tagger names every word, a reader marks the part of a passage that answers a question."""
+
+OF_TASKS: dict[TaskHead, HeadKind] = {
+    "classes": "classifier",
+    "tags": "tagger",
+    "spans": "reader",
+}
 _OF_ENDINGS: dict[str, HeadKind] = {
-    "ForSequenceClassification": "classifier",
     "ForMaskedLM": "masked words",
     "Model": "encoder",
     "ForPreTraining": "encoder",  # its heads serve no task
@@ -68,12 +76,15 @@ def load_headed(name: str) -> HeadedModel:
 def _head_of(config: PreTrainedConfig, name: str) -> HeadKind:
     """Reads the head from the class that wrote the checkpoint; one that names none has none."""
     written = (config.architectures or ["Model"])[0]
+    task = head_named(written)
+    if task is not None:
+        return OF_TASKS[task]
     for ending, head in _OF_ENDINGS.items():
         if written.endswith(ending):
             return head
     raise TeacherError(
-        f"{name} is a {written}; supported are sequence classifiers, models of masked words and "
-        "encoders without a head"
+        f"{name} is a {written}; supported are sequence classifiers, taggers of words, readers "
+        "that answer questions on a passage, models of masked words and encoders without a head"
     )
 
 
@@ -88,7 +99,7 @@ def _classifier(name: str) -> PreTrainedModel:
 
 
 def _other(name: str, head: HeadKind) -> PreTrainedModel:
-    auto_class: Any = AutoModelForMaskedLM if head == "masked words" else AutoModel
+    auto_class = _auto_class(head)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # MobileBERT's head has a part of no size where embeddings are as wide as the layers.
@@ -103,8 +114,23 @@ def _other(name: str, head: HeadKind) -> PreTrainedModel:
         model.pooler = None  # or its output would be chance
         missing = {key for key in missing if not key.startswith("pooler.")}
     if missing:
+        advice = (
+            ": fine-tune it first (stillhouse finetune)" if head in ("tagger", "reader") else ""
+        )
         raise TeacherError(
             f"{name} lacks weights of a {type(model).__name__}: {', '.join(sorted(missing)[:3])}"
+            f"{advice}"
         )
     trained: PreTrainedModel = model.eval()
     return trained
+
+
+def _auto_class(head: HeadKind) -> Any:
+    match head:
+        case "tagger":
+            return auto_class_of("tags")
+        case "reader":
+            return auto_class_of("spans")
+        case "masked words":
+            return AutoModelForMaskedLM
+    return AutoModel

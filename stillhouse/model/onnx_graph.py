@@ -43,7 +43,8 @@ class Graph:
 
     Attributes:
         path: The file.
-        inputs: Names of its inputs, each `[batch, sequence]` of int64.
+        inputs: Names of its inputs, each `[batch, sequence]` of int64 where `write_graph` was not
+            told otherwise.
         outputs: Names of its outputs.
         opset: Version of the ONNX operators in it.
         size_mb: Of the file.
@@ -70,7 +71,13 @@ def require_onnx() -> None:
         )
 
 
-def write_graph(model: nn.Module, path: Path, *, inputs: Sequence[str]) -> Graph:
+def write_graph(
+    model: nn.Module,
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    states: Mapping[str, int] | None = None,
+) -> Graph:
     """Writes a model as an ONNX file of float32 with free batch and length.
 
     Args:
@@ -78,6 +85,7 @@ def write_graph(model: nn.Module, path: Path, *, inputs: Sequence[str]) -> Graph
             on the processor.
         path: Where the file ends.
         inputs: Names of inputs, each `[batch, sequence]` of token numbers or of 0 and 1.
+        states: Names of further inputs, with their width: `[batch, sequence, width]` of float32.
 
     Raises:
         ExportError: If a package is missing, the exporter lacks an operator or fails otherwise, or
@@ -93,6 +101,8 @@ def write_graph(model: nn.Module, path: Path, *, inputs: Sequence[str]) -> Graph
     sample = {name: torch.ones(SAMPLE_SHAPE, dtype=torch.long) for name in inputs}
     if "token_type_ids" in sample:
         sample["token_type_ids"].zero_()
+    for name, width in (states or {}).items():
+        sample[name] = torch.ones((*SAMPLE_SHAPE, width))
     with torch.no_grad():
         outputs = tuple(model(**sample))
     with _quiet_exporter():
@@ -102,7 +112,7 @@ def write_graph(model: nn.Module, path: Path, *, inputs: Sequence[str]) -> Graph
                 (),
                 path,
                 kwargs=sample,
-                dynamic_shapes=dict.fromkeys(inputs, AXES),
+                dynamic_shapes=dict.fromkeys(sample, AXES),
                 output_names=list(outputs),
                 dynamo=True,
                 external_data=False,

@@ -82,14 +82,17 @@ def open_compiled(path: Path, *, threads: int = 0) -> Compiled:
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
     try:
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
+        model = core.read_model(path)
+        names = [output.get_any_name() for output in model.outputs]  # compiling adds others
+        compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise ExportError(_reason(str(error), path)) from error
 
     def run(inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
         found = compiled(dict(inputs))
-        return {output.get_any_name(): found[output] for output in compiled.outputs}
+        return {name: found[place] for place, name in enumerate(names)}
 
     return run
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from stillhouse.data.batching import collate, plan_ordered
 from stillhouse.model.anatomy import label_count
+from stillhouse.model.heads import answers_tokens, outputs_of
 from stillhouse.model.inputs import model_inputs
 from stillhouse.model.precision import autocast
+from stillhouse.model.ragged import LogitTable
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
@@ -28,22 +30,24 @@ def predict(
     batch_size: int = 64,
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
-    """Computes the logits of every example.
+    """Computes the logits of every example, or of every token.
 
     Args:
-        model: Sequence-classification model; put into evaluation mode.
+        model: Model with a head; put into evaluation mode.
         encoded: N examples.
         batch_size: Examples at once.
         precision: Arithmetic of the matrix products.
 
     Returns:
-        `[N, C]` logits in the set's own order.
+        `[N, C]` logits in the set's own order; `[P, C]` of all its tokens in a row where the model
+        answers tokens, 2 of them, start and end, where it answers questions.
     """
     model.eval()
-    logits_NC = np.empty((len(encoded), label_count(model.config)), dtype=np.float32)
+    outputs = label_count(model.config)
+    table = LogitTable(encoded, outputs=outputs, per_token=answers_tokens(model))
     for indices in plan_ordered(encoded.lengths, batch_size=batch_size):
         batch = collate(encoded, indices).to(model.device)
         with autocast(model.device, precision):
             output = model(**model_inputs(model.config, batch))
-        logits_NC[indices] = output.logits.float().cpu().numpy()
-    return logits_NC
+        table.fill(indices, outputs_of(output).float().cpu().numpy())
+    return table.logits

@@ -22,9 +22,11 @@ from stillhouse.model.anatomy import (
     architecture_of,
     encoder_layers,
     factored_size,
+    head_paths,
     label_count,
     layered_anatomy_of,
 )
+from stillhouse.model.heads import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,7 +112,8 @@ def copy_slices(
             family is that of BERT or RoBERTa; where it is larger than the teacher in some
             dimension, the surplus keeps its fresh weights.
         teacher: Model with the same vocabulary, positions and labels. If its embeddings are
-            factored, the student's have the same width.
+            factored, the student's have the same width. A head of another kind than the student's
+            gives it nothing.
         layers: 0-based teacher layer for each student layer.
     """
     student_shape, teacher_shape = architecture_of(student.config), architecture_of(teacher.config)
@@ -129,13 +132,14 @@ def copy_slices(
 
 
 def _copy_head(student: PreTrainedModel, teacher: PreTrainedModel, hidden: Tensor) -> None:
-    """Copies projection and outputs of the head, which two families may keep in other places."""
-    ours, theirs = anatomy_of(student.config), anatomy_of(teacher.config)
+    """Copies a head of the same kind, whose parts two families may keep in other places."""
+    kind = head_of(student)
+    if kind is None or kind != head_of(teacher):
+        return
+    ours, theirs = head_paths(student.config, kind), head_paths(teacher.config, kind)
     labels = torch.arange(label_count(student.config))
-    for target, source, rows in (
-        (ours.head_projection, theirs.head_projection, hidden),
-        (ours.head_outputs, theirs.head_outputs, labels),
-    ):
+    all_rows = (*[hidden] * (len(ours) - 1), labels)
+    for target, source, rows in zip(ours, theirs, all_rows, strict=True):
         _fill_linear(student.get_submodule(target), teacher.get_submodule(source), rows, hidden)
 
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
-import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import (
     BERT,
@@ -18,6 +16,7 @@ from stillhouse.model.anatomy import (
     label_names,
     layered_anatomy_of,
 )
+from stillhouse.model.heads import auto_class_of
 from stillhouse.model.mobilebert import mobilebert_config
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.slicing import copy_slices, spread_layers
@@ -26,6 +25,7 @@ from stillhouse.space.mobilebert import MobileBertArchitecture
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.space.architecture import Architecture, BertArchitecture
 
 InitialisationKind: TypeAlias = Literal["slices", "scratch"]
@@ -108,11 +108,19 @@ def _configuration(
     return FreeHeadBertConfig, {"head_size": architecture.head_size, "position_offset": offset}
 
 
-def build_student(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
-    """Builds a student with fresh weights, without touching the global random state."""
+def build_student(
+    config: PreTrainedConfig, *, seed: int, kind: TaskKind = "classes"
+) -> PreTrainedModel:
+    """Builds a student with fresh weights, without touching the global random state.
+
+    Args:
+        config: Shape and labels.
+        seed: First weights.
+        kind: Task that its head is for.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        model: PreTrainedModel = auto_class_of(kind).from_config(config)
     return model
 
 
@@ -123,7 +131,7 @@ def initialise_student(
 
     Args:
         student: Fresh model; keeps its random weights with `scratch`.
-        teacher: Source of the slices.
+        teacher: Source of the slices, of its head too where that is for the same kind of task.
         kind: Where the weights come from.
 
     Returns:

@@ -11,25 +11,20 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from scipy.optimize import linear_sum_assignment
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-)
+from transformers import AutoConfig, AutoTokenizer, BertConfig
 
-import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
-from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.anatomy import anatomy_of, head_paths
 from stillhouse.model.anatomy import label_names as names_of
+from stillhouse.model.heads import auto_class_of, head_for, head_named, head_of
+from stillhouse.model.students import build_student
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from stillhouse.data.metric_names import TaskKind
 
@@ -38,12 +33,15 @@ logger = logging.getLogger(__name__)
 ProblemType: TypeAlias = Literal[
     "single_label_classification", "multi_label_classification", "regression"
 ]
-PROBLEM_TYPES: dict[TaskKind, ProblemType] = {
+PROBLEM_TYPES: dict[TaskKind, ProblemType | None] = {
     "classes": "single_label_classification",
     "multi_label": "multi_label_classification",
     "scores": "regression",
+    "tags": None,
+    "spans": None,
 }
-"""What transformers calls the kinds of tasks."""
+"""What transformers calls the kinds of tasks; it has no word for those of tokens."""
+_OUTPUTS_OF_SPANS = ("start", "end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +64,20 @@ class Teacher:
 
 
 def load_model(
-    name: str, *, labels: int | None = None, seed: int = 0, trust_remote_code: bool = False
+    name: str,
+    *,
+    labels: int | None = None,
+    kind: TaskKind = "classes",
+    seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, bool]:
-    """Loads a sequence-classification model from the hub or from a folder.
+    """Loads a model with a head for a task from the hub or from a folder.
 
     Args:
         name: Hub id or folder.
         labels: Outputs of the head; a checkpoint with another number gets a fresh head. `None`
             takes the checkpoint as it is.
+        kind: Task that the head is for; a checkpoint with a head for another gets a fresh one.
         seed: First weights of a fresh head.
         trust_remote_code: Whether code that lies in the checkpoint may run.
 
@@ -85,11 +89,11 @@ def load_model(
     """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        anatomy = anatomy_of(config)
+        anatomy_of(config)
         fits = labels is None or config.num_labels == labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = auto_class_of(kind).from_pretrained(
                 name,
                 num_labels=config.num_labels if labels is None else labels,
                 dtype=torch.float32,
@@ -100,9 +104,17 @@ def load_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
     fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    head = (anatomy.head_projection, anatomy.head_outputs)
-    has_head = fits and not any(key.startswith(head) for key in fresh)
+    if _has_other_head(config, kind):
+        renew_outputs(model, seed=seed)  # weights of that name may have been the other head's
+        return model.eval(), False
+    has_head = fits and not any(key.startswith(head_paths(config, kind)) for key in fresh)
     return model.eval(), has_head
+
+
+def _has_other_head(config: PreTrainedConfig, kind: TaskKind) -> bool:
+    """Tells by the class that wrote a checkpoint; one that names none, or its own, may fit."""
+    written = head_named((config.architectures or [""])[0])
+    return written is not None and written != head_for(kind)
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -129,8 +141,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def fresh_bert(tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int) -> PreTrainedModel:
-    """Builds the small BERT, 4 layers of 256, that stands in where there is no teacher."""
+def fresh_bert(
+    tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int, kind: TaskKind = "classes"
+) -> PreTrainedModel:
+    """Builds the small BERT, 4 layers of 256, that stands in where there is no teacher.
+
+    Args:
+        tokenizer: Of its vocabulary.
+        labels: Outputs of the head.
+        seed: First weights.
+        kind: Task that the head is for.
+    """
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -141,19 +162,21 @@ def fresh_bert(tokenizer: PreTrainedTokenizerBase, *, labels: int, seed: int) ->
         pad_token_id=tokenizer.pad_token_id,
         id2label={index: f"LABEL_{index}" for index in range(labels)},
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: PreTrainedModel = BertForSequenceClassification(config).eval()
+    model: PreTrainedModel = build_student(config, seed=seed, kind=kind).eval()
     return model
 
 
 def name_labels(model: PreTrainedModel, label_names: Sequence[str], *, kind: TaskKind) -> None:
-    """Writes the task's labels into the model's configuration, in place."""
-    if label_names:
-        model.config.id2label = dict(enumerate(label_names))
-        model.config.label2id = {name: index for index, name in enumerate(label_names)}
-    else:
-        model.config.id2label, model.config.label2id = {0: "score"}, {"score": 0}
+    """Writes the task's labels into the model's configuration, in place.
+
+    Args:
+        model: Model with a head for the task.
+        label_names: Names of classes or tags; empty for scores and spans.
+        kind: The task.
+    """
+    names = label_names or (_OUTPUTS_OF_SPANS if kind == "spans" else ("score",))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
     model.config.problem_type = PROBLEM_TYPES[kind]
 
 
@@ -162,13 +185,16 @@ def label_order_by_name(
 ) -> tuple[int, ...] | None:
     """Finds the model's output for each of the task's labels by its name.
 
+    Capitals count only where names differ in nothing else.
+
     Returns:
         For each task label the model's output, or `None` where the names do not agree.
     """
-    theirs = {name.lower(): index for index, name in enumerate(names_of(model.config))}
-    wanted = [name.lower() for name in label_names]
-    if len(theirs) == len(wanted) and theirs.keys() == set(wanted):
-        return tuple(theirs[name] for name in wanted)
+    for spelt in (str, str.lower):
+        theirs = {spelt(name): index for index, name in enumerate(names_of(model.config))}
+        wanted = [spelt(name) for name in label_names]
+        if len(theirs) == len(wanted) and theirs.keys() == set(wanted):
+            return tuple(theirs[name] for name in wanted)
     return None
 
 
@@ -194,21 +220,24 @@ def label_order_by_agreement(
 @torch.no_grad()
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
     """Puts the model's outputs into the task's order of labels, in place."""
-    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).head_outputs)
-    for parameter in classifier.parameters():
+    for parameter in _outputs(model).parameters():
         parameter.copy_(parameter[list(order)].clone())
 
 
 @torch.no_grad()
 def renew_outputs(model: PreTrainedModel, *, seed: int) -> None:
     """Draws the last layer of the head anew, in place; the rest of the head stays."""
-    classifier: nn.Module = model.get_submodule(anatomy_of(model.config).head_outputs)
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in classifier.named_parameters():
+    for name, parameter in _outputs(model).named_parameters():
         fresh = torch.zeros(parameter.shape)
         if name == "weight":
             fresh.normal_(std=model.config.initializer_range, generator=generator)
         parameter.copy_(fresh)
+
+
+def _outputs(model: PreTrainedModel) -> nn.Module:
+    """Returns the last layer of the head."""
+    return model.get_submodule(head_paths(model.config, head_of(model) or "classes")[-1])
 
 
 def hash_weights(model: PreTrainedModel) -> str:

@@ -22,7 +22,7 @@ class ChainParameterCount:
         embeddings: All tables with their normalisation.
         bridges: Projections from one width to another, that from the embeddings among them.
         operations: The layers, each with its normalisation.
-        head: Pooler and outputs.
+        head: Pooler, where the outputs are not of every token, and outputs.
     """
 
     embeddings: int
@@ -32,12 +32,12 @@ class ChainParameterCount:
 
     @property
     def total(self) -> int:
-        """All parameters of the classifier."""
+        """All parameters of the model."""
         return self.embeddings + self.bridges + self.operations + self.head
 
 
 def count_chain_parameters(architecture: ChainArchitecture, ends: Ends) -> ChainParameterCount:
-    """Count the parameters of a sequence classifier.
+    """Count the parameters of a chain with its head.
 
     Args:
         architecture: The network to count.
@@ -55,7 +55,7 @@ def count_chain_parameters(architecture: ChainArchitecture, ends: Ends) -> Chain
             for block in architecture.blocks
             for operation in block.operations
         ),
-        head=(width * width + width) + (width * ends.labels + ends.labels),
+        head=ends.head_parameters(width),
     )
 
 
@@ -63,7 +63,7 @@ def count_chain_flops(architecture: ChainArchitecture, ends: Ends, *, length: in
     """Count the floating-point operations of one example, two per multiply-add.
 
     Counted are the matrix products and the convolutions, as `count_flops` counts plain encoders:
-    without embedding look-ups and element-wise work, and with a head that reads one token.
+    without embedding look-ups and element-wise work.
 
     Args:
         architecture: The network to count.
@@ -80,7 +80,7 @@ def count_chain_flops(architecture: ChainArchitecture, ends: Ends, *, length: in
         for block in architecture.blocks
         for operation in block.operations
     )
-    head = _FLOPS_PER_MULTIPLY_ADD * (width * width + width * ends.labels)
+    head = _FLOPS_PER_MULTIPLY_ADD * ends.head_multiply_adds(width, length=length)
     return bridges + operations + head
 
 

@@ -1,4 +1,4 @@
-"""Closed-form parameter and FLOP counts of a sequence classifier.
+"""Closed-form parameter and FLOP counts of encoders with a head.
 
 Attention may be narrower or wider than the layers: its projections lead from `hidden_size` to
 `attention_width` and back.
@@ -20,7 +20,7 @@ _FLOPS_PER_MULTIPLY_ADD = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterCount:
-    """Trainable numbers by part: embeddings, encoder layers, and the two projections of the head.
+    """Trainable numbers by part: embeddings, encoder layers, and the projections of the head.
 
     A projection from narrower embeddings to the hidden size counts as embeddings.
     """
@@ -31,21 +31,24 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """All parameters of the classifier."""
+        """All parameters of the model."""
         return self.embeddings + self.encoder + self.head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """What a classifier has beside its encoder layers: embeddings before, the head behind.
+    """What a model has beside its encoder layers: embeddings before, the head behind.
 
     Attributes:
         vocab_size: Rows of the word embedding.
         positions: Rows of the position embedding.
         token_types: Rows of the token type embedding; 0 where there is none.
-        labels: Outputs of the head (1 for regression; 0 for an encoder and its pooler alone).
+        labels: Outputs of the head (1 for regression, 2 for start and end of an answer; 0 for an
+            encoder and its pooler alone).
         factored_size: Width of the embeddings where it need not be the hidden size; they are then
             projected to it. `None` for embeddings of the hidden size.
+        answers_tokens: Whether the head gives outputs for every token; it is one projection then.
+            Else it reads the first token's state through one more, the pooler's.
     """
 
     vocab_size: int
@@ -53,6 +56,7 @@ class Ends:
     token_types: int
     labels: int
     factored_size: int | None = None
+    answers_tokens: bool = False
 
     @property
     def rows(self) -> int:
@@ -62,6 +66,24 @@ class Ends:
     def needs_projection(self, hidden_size: int) -> bool:
         """Tell whether layers of `hidden_size` get the embeddings through a projection."""
         return self.factored_size not in (None, hidden_size)
+
+    def head_parameters(self, hidden_size: int, *, has_pooler: bool = True) -> int:
+        """Count weights and biases of the head.
+
+        Args:
+            hidden_size: Width of the last layer.
+            has_pooler: Whether heads that read the first token alone begin with a projection.
+        """
+        outputs = hidden_size * self.labels + self.labels
+        is_pooled = has_pooler and not self.answers_tokens
+        return outputs + (hidden_size * hidden_size + hidden_size if is_pooled else 0)
+
+    def head_multiply_adds(self, hidden_size: int, *, length: int, has_pooler: bool = True) -> int:
+        """Count the multiply-adds of the head for an example of `length` tokens."""
+        outputs = hidden_size * self.labels
+        if self.answers_tokens:
+            return length * outputs
+        return outputs + (hidden_size * hidden_size if has_pooler else 0)
 
 
 def count_encoder_parameters(architecture: Architecture) -> int:
@@ -84,9 +106,9 @@ def count_encoder_parameters(architecture: Architecture) -> int:
 
 
 def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
-    """Count the parameters of a plain sequence classifier.
+    """Count the parameters of a plain encoder with its head.
 
-    The head of a MobileBERT reads the first token's state as it is, as in the published one.
+    A MobileBERT that classifies reads the first token's state as it is, as the published one.
 
     Args:
         architecture: The network to count.
@@ -96,7 +118,6 @@ def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
         Parameters by part.
     """
     width = architecture.hidden_size
-    outputs = width * ends.labels + ends.labels
     if isinstance(architecture, MobileBertArchitecture):
         return ParameterCount(
             embeddings=embedding_parameters(
@@ -106,7 +127,7 @@ def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
                 token_types=ends.token_types,
             ),
             encoder=count_encoder_parameters(architecture),
-            head=outputs,
+            head=ends.head_parameters(width, has_pooler=False),
         )
     narrow = ends.factored_size or width
     projection = narrow * width + width if ends.needs_projection(width) else 0
@@ -114,7 +135,7 @@ def count_parameters(architecture: Architecture, ends: Ends) -> ParameterCount:
     return ParameterCount(
         embeddings=ends.rows * narrow + layer_norm + projection,
         encoder=count_encoder_parameters(architecture),
-        head=(width * width + width) + outputs,
+        head=ends.head_parameters(width),
     )
 
 
@@ -135,14 +156,14 @@ def count_flops(architecture: Architecture, ends: Ends, *, length: int) -> int:
     if isinstance(architecture, MobileBertArchitecture):
         layers = architecture.layers * layer_multiply_adds(architecture, length)
         ahead = embedding_multiply_adds(architecture, length)
-        outputs = architecture.hidden_size * ends.labels
-        return _FLOPS_PER_MULTIPLY_ADD * (ahead + layers + outputs)
+        head = ends.head_multiply_adds(architecture.hidden_size, length=length, has_pooler=False)
+        return _FLOPS_PER_MULTIPLY_ADD * (ahead + layers + head)
     width, inner = architecture.hidden_size, architecture.ffn_size
     heads = architecture.attention_width
     projections = 4 * length * width * heads
     scores_and_context = 2 * length * length * heads
     feed_forward = 2 * length * width * inner
-    head = width * width + width * ends.labels  # it reads one token
+    head = ends.head_multiply_adds(width, length=length)
     narrow = ends.factored_size or width
     embeddings = length * narrow * width if ends.needs_projection(width) else 0
     layer = projections + scores_and_context + feed_forward

@@ -115,7 +115,9 @@ def check_told(metrics, limits, *, is_met):
     assert metrics["memory_mb"] > BASE_MB  # known of every finished student
     lines = lines_of("1", metrics)
     assert [line.is_met for line in lines] == [is_met] * len(limits)
-    assert "not measured" not in [line.measured for line in lines]
+    assert "not known" not in [line.value for line in lines]
+    hows = dict.fromkeys(("latency_ms", "speedup", "memory_mb"), "measured")
+    assert [line.how for line in lines] == [hows.get(name, "counted") for name in limits]
 
 
 def rows_of_page(page):

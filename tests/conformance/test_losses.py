@@ -23,10 +23,14 @@ from stillhouse.distill.losses import (
     label_cross_entropy,
     label_mse,
     output_mse,
+    span_cross_entropy,
+    span_kl_teacher_student,
+    tag_cross_entropy,
+    token_kl_teacher_student,
 )
 
-ITEMS, CLASSES = 12, 5
-"""Items are examples; for hidden states they are the tokens of two examples of six."""
+ITEMS, CLASSES, TOKENS = 12, 5, 6
+"""Items are examples; for hidden states and tags they are the tokens of two examples of six."""
 
 
 def draw_logits(generator):
@@ -45,6 +49,20 @@ def draw_classes(generator):
 def draw_class_sets(generator):
     student, other = draw_logits(generator)
     return student, (other > 0).float()
+
+
+def draw_token_logits(generator):
+    return draw_logits(generator).unflatten(1, (2, TOKENS))
+
+
+def draw_spans(generator):
+    """Starts and ends of examples of six tokens, flat, so that examples are the items."""
+    return 2 * torch.randn(2, ITEMS, TOKENS * 2, generator=generator)
+
+
+def draw_places(generator):
+    student, _ = draw_spans(generator)
+    return student, torch.randint(0, TOKENS, (ITEMS, 2), generator=generator)
 
 
 def draw_scores(generator):
@@ -68,11 +86,55 @@ def hidden_of_kept(student, teacher, kept):
     return hidden_mse(student, teacher, kept.view(student.shape[:2]).long())
 
 
+def tags_of_kept(student, tags, kept):
+    tags = torch.where(kept, tags, -1)
+    return tag_cross_entropy(*(one.unflatten(0, (2, TOKENS)) for one in (student, tags)))
+
+
+def token_kl_of_kept(student, teacher, kept, *, temperature):
+    mask = kept.view(student.shape[:2]).long()
+    return token_kl_teacher_student(student, teacher, mask, temperature=temperature)
+
+
+def span_mask(kept):
+    """All tokens of the kept examples are real."""
+    return kept[:, None].expand(-1, TOKENS).long()
+
+
+def spans_of_kept(student, places, kept):
+    places = torch.where(kept[:, None], places, -100)
+    return span_cross_entropy(student.unflatten(1, (TOKENS, 2)), places, span_mask(kept))
+
+
+def span_kl_of_kept(student, teacher, kept, *, temperature):
+    spans = (one.unflatten(1, (TOKENS, 2)) for one in (student, teacher))
+    return span_kl_teacher_student(*spans, span_mask(kept), temperature=temperature)
+
+
 def scipy_kl(student, teacher, temperature):
     divergence = entropy(
         softmax(teacher / temperature, -1), softmax(student / temperature, -1), axis=-1
     )
     return divergence.mean() * temperature**2
+
+
+def scipy_span_kl(student, teacher, temperature):
+    divergence = entropy(
+        softmax(teacher.reshape(-1, TOKENS, 2) / temperature, 1),
+        softmax(student.reshape(-1, TOKENS, 2) / temperature, 1),
+        axis=1,
+    )
+    return divergence.mean() * temperature**2
+
+
+def log_loss_of_spans(student, places):
+    odds = softmax(student.reshape(-1, TOKENS, 2), 1)
+    return np.mean(
+        [
+            log_loss(places[:, output].astype(int), odds[..., output], labels=range(TOKENS))
+            for output in range(2)
+        ]
+    )
 
 
 def coins(logits):
@@ -139,6 +201,26 @@ CASES = (
     ]
     + [
         Case(
+            name=f"token_kl_teacher_student-{temperature:g}",
+            draw=draw_token_logits,
+            loss=partial(token_kl_of_kept, temperature=temperature),
+            reference=partial(scipy_kl, temperature=temperature),
+            masks=True,
+        )
+        for temperature in (0.5, 1.0, 4.0)
+    ]
+    + [
+        Case(
+            name=f"span_kl_teacher_student-{temperature:g}",
+            draw=draw_spans,
+            loss=partial(span_kl_of_kept, temperature=temperature),
+            reference=partial(scipy_span_kl, temperature=temperature),
+            masks=True,
+        )
+        for temperature in (0.5, 1.0, 4.0)
+    ]
+    + [
+        Case(
             name="output_mse",
             draw=draw_logits,
             loss=output_mse,
@@ -159,6 +241,24 @@ CASES = (
             reference=lambda student, labels: log_loss(
                 labels[:, 0].astype(int), softmax(student, -1), labels=range(CLASSES)
             ),
+            masks=True,
+            is_difference=False,
+        ),
+        Case(
+            name="tag_cross_entropy",
+            draw=draw_classes,
+            loss=tags_of_kept,
+            reference=lambda student, tags: log_loss(
+                tags[:, 0].astype(int), softmax(student, -1), labels=range(CLASSES)
+            ),
+            masks=True,
+            is_difference=False,
+        ),
+        Case(
+            name="span_cross_entropy",
+            draw=draw_places,
+            loss=spans_of_kept,
+            reference=log_loss_of_spans,
             masks=True,
             is_difference=False,
         ),
@@ -203,7 +303,9 @@ def test_every_public_loss_is_here():
     public = {
         name
         for name, value in vars(losses).items()
-        if callable(value) and getattr(value, "__module__", "") == losses.__name__
+        if callable(value)
+        and getattr(value, "__module__", "") == losses.__name__
+        and not name.startswith("_")
     }
     assert public == {case.name.split("-")[0] for case in CASES}
 
@@ -262,7 +364,7 @@ def test_what_is_left_out_does_not_count(case, generator, kept):
     outside = (~kept).view(student.shape[:-1])
     student[outside] = 1e4
     student.requires_grad_()
-    if case.name != "label_cross_entropy":
+    if target.is_floating_point():
         target[outside if target.ndim > 1 else ~kept] = -1e4
     loss = case(student, target, kept)
     loss.backward()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,20 @@ def test_the_percentile_length_is_rounded_up(lengths, q, multiple, expected):
 def test_no_examples_have_no_typical_length():
     with pytest.raises(DataError, match="no examples"):
         percentile_length([])
+
+
+def test_tags_are_padded_like_tokens():
+    encoded = replace(
+        encoded_set([[1, 2, 3], [4], [5, 6]]),
+        tags=np.array([-100, 1, 0, -1, 2, -100]),
+        tag_names=("x", "y", "z"),
+    )
+    labels = collate(encoded, [2, 0]).labels
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [[2, -100, -100], [-100, 1, 0]]
+
+
+def test_answers_are_pairs_of_tokens():
+    encoded = encoded_set([[1, 2, 3], [4]], labels=np.array([[1, 2], [0, 0]]))
+    labels = collate(encoded, [1, 0]).labels
+    assert (labels.dtype, labels.tolist()) == (torch.int64, [[0, 0], [1, 2]])

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from stillhouse.data.encoding import EncodedSet, concatenate, encode
 from stillhouse.data.examples import Examples
+from stillhouse.data.tagging import to_dataset
+from stillhouse.data.task import TaskSettings, load_task
 from stillhouse.errors import DataError
 
 
@@ -168,3 +173,126 @@ def test_the_fingerprint_sees_sets_of_classes():
         np.array([0, 1], np.float32),
     ]
     assert len({ragged(1, 2, labels=each).fingerprint() for each in labels}) == 3
+
+
+@pytest.fixture
+def tagged():
+    words = [["a", "b", "c"], ["d"], ["b", "zz"]]
+    return to_dataset(words, tags=[[1, 0, 1], [0], [0, 1]], names=("x", "y"))
+
+
+def test_words_carry_their_tags_at_their_first_piece(tagged, tokenizer, word_pieces):
+    encoded = encode(tagged, tokenizer, max_length=16)
+    assert encoded.input_ids.tolist() == [2, 5, 6, 7, 3, 2, 8, 3, 2, 6, 1, 3]
+    assert encoded.tags.tolist() == [-100, 1, 0, 1, -100, -100, 0, -100, -100, 0, 1, -100]
+    assert encoded.tags.dtype == np.int64
+    assert (encoded.labels, encoded.classes) == (None, None)
+    assert encoded.gold.names == ("x", "y")
+    assert len(encoded.gold) == 3
+    long = to_dataset([["unbelievable", "cat"]], tags=[[1, 0]], names=("x", "y"))
+    pieces = encode(long, word_pieces, max_length=64)
+    count = len(word_pieces.tokenize("unbelievable"))
+    assert count > 1
+    assert pieces.tags[1 : 2 + count].tolist() == [1, *[-100] * (count - 1), 0]
+
+
+def test_words_beyond_the_length_have_no_tag(tagged, tokenizer, caplog):
+    encoded = encode(tagged, tokenizer, max_length=4)
+    assert encoded.tags.tolist() == [-100, 1, 0, -100, -100, 0, -100, -100, 0, 1, -100]
+    assert "1 words of 1 sentences are beyond task.max_length" in caplog.text
+
+
+def test_unlabelled_words_have_unknown_tags(tagged, tokenizer):
+    plain = encode(tagged.remove_columns("tags").select([0]), tokenizer, max_length=16)
+    assert plain.tags.tolist() == [-100, -1, -1, -1, -100]
+    with pytest.raises(DataError, match="without labels cannot be scored"):
+        _ = plain.gold
+    labelled = encode(tagged, tokenizer, max_length=16)
+    joined = concatenate([plain, labelled])
+    assert joined.tags.tolist() == [*plain.tags, *labelled.tags]
+    assert joined.tag_names == ("x", "y")
+    chosen = joined.select([2, 0])
+    assert chosen.tags.tolist() == [-100, 0, -100, -100, -1, -1, -1, -100]
+    assert chosen.tag_names == ("x", "y")
+
+
+@pytest.fixture
+def questions():
+    return Dataset.from_dict(
+        {
+            "key": ["k0", "k1"],
+            "question": ["a b", "c"],
+            "context": ["a b c d a b c d a b c d", "d"],
+            "answers": [["d a"], []],
+            "answer_starts": [[14], []],
+        }
+    )
+
+
+def test_questions_become_windows(questions, tokenizer):
+    encoded = encode(questions, tokenizer, max_length=11, stride=2)
+    assert encoded.lengths.tolist() == [11, 11, 9, 5]
+    assert row(encoded, 1) == [2, 5, 6, 3, 5, 6, 7, 8, 5, 6, 3]
+    assert encoded.sheet.question_of_N.tolist() == [0, 0, 0, 1]
+    # The seventh letter is the fourth of the second window, and the last but one of the first.
+    assert encoded.labels.tolist() == [[0, 0], [7, 8], [0, 0], [0, 0]]
+    assert encoded.labels.dtype == np.int64
+    assert encoded.classes is None
+    assert (len(encoded.gold), encoded.gold.threshold) == (2, None)
+    chosen = encoded.select([3, 1])
+    assert chosen.labels.tolist() == [[0, 0], [7, 8]]
+    assert chosen.sheet.question_of_N.tolist() == [1, 0]
+    assert len(chosen.sheet.characters_P2) == 16
+    assert chosen.sheet.characters_P2[5 + 7].tolist() == [14, 15]
+    assert len(encode(questions.select([]), tokenizer, max_length=11)) == 0
+
+
+def test_joined_questions_count_on(questions, tokenizer):
+    first = encode(questions, tokenizer, max_length=11, stride=2)
+    second = encode(questions.select([1]), tokenizer, max_length=11, stride=2)
+    joined = concatenate([first, second])
+    assert joined.sheet.question_of_N.tolist() == [0, 0, 0, 1, 2]
+    assert [one.key for one in joined.sheet.questions] == ["k0", "k1", "k1"]
+    assert joined.labels.tolist() == [*first.labels.tolist(), [0, 0]]
+
+
+def test_sets_of_different_kinds_are_not_joined(pairs, tagged, questions, tokenizer):
+    texts, words, asked = (
+        encode(each, tokenizer, max_length=16) for each in (pairs, tagged, questions)
+    )
+    other = encode(to_dataset([["a"]], tags=[[0]], names=("x", "z")), tokenizer, max_length=16)
+    for sets in ([texts, words], [words, asked], [texts, asked], [words, other]):
+        with pytest.raises(DataError, match="cannot be joined"):
+            concatenate(sets)
+
+
+def test_the_fingerprint_sees_tags_and_questions(tagged, questions, tokenizer):
+    renamed = to_dataset(tagged["words"], tags=tagged["tags"], names=("x", "z"))
+    asked = questions.to_dict()
+    other = Dataset.from_dict({**asked, "answers": [["D a"], []]})
+    sets = [tagged, renamed, tagged.remove_columns("tags"), questions, other]
+    prints = {encode(each, tokenizer, max_length=16).fingerprint() for each in sets}
+    assert len(prints) == 5
+
+
+def test_sheets_that_disagree_are_refused(questions, tokenizer):
+    encoded = encode(questions, tokenizer, max_length=11, stride=2)
+    with pytest.raises(DataError, match="4 examples and 36 tokens"):
+        replace(encoded, sheet=encoded.select([0, 1]).sheet)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("length", [128, 16])
+def test_every_word_of_conll_2000_is_scored_or_counted(data_folder, bert_tokenizer, length, caplog):
+    path = f"conll:{data_folder('tagging/conll2000') / 'test.txt'}"
+    dev = load_task(TaskSettings(name=path, dev=path)).dev
+    caplog.clear()
+    encoded = encode(dev, bert_tokenizer, max_length=length)
+    scored = encoded.tags >= 0
+    assert (len(encoded), encoded.longest <= length) == (2_012, True)
+    lost = 0 if not caplog.messages else int(caplog.messages[0].split()[0])
+    assert scored.sum() + lost == 47_377
+    assert (lost == 0) == (length == 128)
+    if not lost:
+        tags = [tag for row in dev["tags"] for tag in row]
+        assert encoded.tags[scored].tolist() == tags

@@ -62,6 +62,12 @@ def test_scores_and_sets_without_labels_are_drawn_by_chance():
     check_proxy(scores, plain, ())
 
 
+def test_tags_and_answers_have_no_class_to_miss():
+    chosen = choose_proxy(None, total=9, count=3, generator=np.random.default_rng(0))
+    assert missing_classes(None, chosen) == ()
+    check_proxy(None, chosen, ("NOUN", "VERB"))
+
+
 def test_the_seed_decides():
     labels = np.arange(200) % 3
     assert choose(labels, 30, 1).tolist() == choose(labels, 30, 1).tolist()

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from stillhouse.data.splits import (
     stratified_choice,
     usual_count,
 )
+from stillhouse.data.tagging import to_dataset
 from stillhouse.data.task import Task
 from stillhouse.errors import DataError
 
@@ -119,3 +121,55 @@ def test_every_class_of_a_set_keeps_an_example(labels, count, seed):
 def test_nothing_to_hold_out_of_single_sets_is_an_error():
     with pytest.raises(DataError, match="at least two different examples"):
         split_task(make_task(["one", "two"], [(0,), (1,)]), seed=0)
+
+
+def questions(contexts, count):
+    columns = {
+        "key": [str(number) for number in range(count)],
+        "question": ["Who?"] * count,
+        "context": [contexts[number % len(contexts)] for number in range(count)],
+        "answers": [["a"]] * count,
+        "answer_starts": [[0]] * count,
+    }
+    dataset = Dataset.from_dict(columns)
+    return Task(name="q", metrics=("answer_f1",), label_names=(), train=dataset, dev=dataset)
+
+
+def test_questions_are_held_out_by_whole_contexts():
+    # Every second context differs from the one before in white space alone.
+    task = questions([("a  b {}", "a b {} ")[i % 2].format(i // 2) for i in range(80)], 400)
+    assert task.kind == "spans"
+    splits = split_task(task, seed=1)
+    sides = [
+        {" ".join(text.split()) for text in part["context"]}
+        for part in (splits.train, splits.validation)
+    ]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 40
+    assert len(splits.validation) == 40
+    assert len(splits.train) == 360
+    assert split_task(task, seed=1).validation["key"][:] == splits.validation["key"][:]
+    assert split_task(task, seed=2).validation["key"][:] != splits.validation["key"][:]
+
+
+def test_one_context_cannot_be_split():
+    with pytest.raises(DataError, match="at least two contexts are needed"):
+        split_task(questions(["a"], 50), seed=0)
+    splits = split_task(questions(["a", "b"], 50), seed=0)
+    assert (len(splits.train), len(splits.validation)) == (25, 25)
+
+
+def test_sentences_are_duplicates_if_their_words_are():
+    words = [["New York", "is"], ["New", "York", "is"]] * 20 + [["a", str(i)] for i in range(20)]
+    dataset = to_dataset(words, tags=[[0] * len(row) for row in words], names=("x", "y"))
+    task = Task(
+        name="t", metrics=("tag_accuracy",), label_names=("x", "y"), train=dataset, dev=dataset
+    )
+    splits = split_task(task, seed=3)
+    held = {tuple(row) for row in splits.validation["words"]}
+    kept = {tuple(row) for row in splits.train["words"]}
+    assert len(splits.validation) == 6
+    assert not held & kept
+    assert len(held | kept) == 22
+    with pytest.raises(DataError, match="at least two different examples are needed"):
+        hold_out(dataset.select([0]), count=1, stratified=False, seed=0)

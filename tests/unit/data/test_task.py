@@ -1,7 +1,7 @@
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from stillhouse.data.task import TaskSettings, load_task, task_from_dataset
+from stillhouse.data.task import TaskSettings, load_task, task_from_dataset, usual_length
 from stillhouse.errors import DataError, SettingsError
 
 
@@ -16,7 +16,6 @@ def dataset(count=40, **columns):
     [
         ({"name": "glue/nope"}, "glue/sst2"),
         ({"name": "reviews.xlsx"}, r"name a \.csv, \.tsv, \.jsonl"),
-        ({"name": "reviews.json"}, "one JSON object a line"),
         ({"name": "hf:"}, r"task\.name 'hf:' names no dataset"),
         ({"name": "hf:imdb:"}, "names no dataset"),
         ({"name": "hf:a:b:c"}, "names no dataset"),
@@ -31,12 +30,32 @@ def dataset(count=40, **columns):
         ({"max_length": 4}, "at least 8, but is 4"),
         ({"min_length": 128}, r"below max_length \(128\), but is 128"),
         ({"min_length": -1}, "from 0 to"),
+        ({"name": "squad", "min_length": 8}, "min_length is not for questions"),
+        ({"stride": -1}, "stride is at least 0, but is -1"),
         ({"max_train": 0}, "at least 1, but is 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
         TaskSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 128),
+        ({"name": "t.jsonl"}, 128),
+        ({"name": "squad"}, 384),
+        ({"name": "t.json"}, 384),
+        ({"name": "hf:rajpurkar/squad_v2"}, 384),
+        ({"name": "t.jsonl", "label": "answers"}, 384),
+        ({"name": "t.jsonl", "text": ("question", "context")}, 384),
+        ({"name": "squad", "max_length": 64}, 64),
+    ],
+)
+def test_questions_are_usually_longer(settings, expected):
+    assert TaskSettings(**settings).max_length == expected
+    assert (usual_length("spans"), usual_length("tags")) == (384, 128)
 
 
 def test_a_dataset_becomes_a_task():

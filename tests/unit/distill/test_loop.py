@@ -4,6 +4,7 @@ import gc
 import math
 import time
 import weakref
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 
 from stillhouse.data.batching import collate, plan_batches
+from stillhouse.distill import loop
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.layer_maps import layer_links
 from stillhouse.distill.loop import (
@@ -57,7 +59,7 @@ class Failing:
 
     def __call__(self, student, teacher, batch):
         self.calls_left -= 1
-        return student.logits_BC.sum() * (1.0 if self.calls_left > 0 else math.nan)
+        return student.logits.sum() * (1.0 if self.calls_left > 0 else math.nan)
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def plain_training(model, projection, encoded, live_teacher, settings, steps):
         teacher = live_teacher(batch)
         real = batch.attention_mask.bool()
         log_student = F.log_softmax(output.logits, dim=-1)
-        log_teacher = F.log_softmax(teacher.logits_BC, dim=-1)
+        log_teacher = F.log_softmax(teacher.logits, dim=-1)
         hidden = [
             F.mse_loss(projection(output.hidden_states[i + 1])[real], teacher.hidden_BTD[t][real])
             for i, t in ((0, 1), (1, 3))
@@ -197,7 +199,7 @@ def test_losses_are_told_unweighted_and_reported_weighted(make_bert, make_set, f
         ).logits
     label = F.cross_entropy(logits, batch.labels).item()
     soft = F.kl_div(
-        F.log_softmax(logits, -1), F.softmax(live_teacher(batch).logits_BC, -1), reduction="sum"
+        F.log_softmax(logits, -1), F.softmax(live_teacher(batch).logits, -1), reduction="sum"
     )
     kl = soft.item() / 64
     [progress] = told
@@ -689,3 +691,124 @@ def test_no_step_has_a_rate_of_zero_or_above_the_peak():
 def test_impossible_settings_are_refused(name, value):
     with pytest.raises(SettingsError, match=f"{name} must be .* got {value}"):
         TrainSettings(**{"epochs": 1.0, "learning_rate": 1e-3, name: value})
+
+
+def right_fraction(kind, model, encoded):
+    """Tells how many known tags, or whole answers, a model gets right."""
+    logits = predict(model, encoded)
+    if kind == "tags":
+        known = encoded.tags >= 0
+        return (logits.argmax(axis=1) == encoded.tags)[known].mean()
+    answers = np.array(
+        [
+            logits[start:end].argmax(axis=0)
+            for start, end in zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)
+        ]
+    )
+    known = encoded.labels[:, 0] >= 0
+    return (answers == encoded.labels).all(axis=1)[known].mean()
+
+
+def token_terms(kind):
+    links = layer_links("uniform", 2, 4)
+    hidden = HiddenTerm(links=links, student_hidden=16, teacher_hidden=24, weight=0.5, seed=0)
+    return [LabelTerm(weight=0.3, kind=kind), LogitTerm(kind=kind, temperature=2.0), hidden]
+
+
+@pytest.fixture
+def fit_tokens(token_task, accelerator):
+    """Trains a model that answers tokens on the 64 examples of its task."""
+
+    def run(model, settings=BROKEN, encoded=None, terms=None, **watch):
+        return train(
+            model,
+            token_task.encoded() if encoded is None else encoded,
+            token_terms(token_task.kind) if terms is None else terms,
+            settings,
+            accelerator=accelerator,
+            teacher=token_task.teacher(),
+            watch=Watch(**watch),
+        )
+
+    return run
+
+
+def test_an_easy_task_of_tokens_is_learnt(token_task, fit_tokens):
+    told, model = [], token_task.model()
+    assert right_fraction(token_task.kind, model, token_task.encoded()) < 0.6
+    settings = TrainSettings(epochs=25, learning_rate=1e-2, batch_size=16)
+    terms = [LabelTerm(kind=token_task.kind)]
+    report = fit_tokens(model, settings, terms=terms, on_step=told.append)
+    assert told[0].losses[0] > 1
+    assert report.loss < 0.1
+    assert right_fraction(token_task.kind, model, token_task.encoded()) > 0.95
+    # Examples that it has not seen, of the same words.
+    assert right_fraction(token_task.kind, model, token_task.encoded(64, seed=1)) > 0.8
+
+
+def test_a_student_that_answers_tokens_comes_near_its_teacher(token_task, fit_tokens):
+    told = []
+    settings = TrainSettings(epochs=25, learning_rate=1e-2, batch_size=16)
+    fit_tokens(
+        token_task.model(), settings, terms=[LogitTerm(kind=token_task.kind)], on_step=told.append
+    )
+    assert told[-1].losses[0] < 0.5 * told[0].losses[0]
+
+
+def test_what_nobody_knows_teaches_by_the_teacher_alone(token_task, fit_tokens):
+    encoded = token_task.encoded()
+    if token_task.kind == "tags":
+        encoded.tags[encoded.tags >= 0] = -1
+    else:
+        encoded.labels[:] = -100
+    told = []
+    fit_tokens(token_task.model(), encoded=encoded, on_step=told.append)
+    assert told[0].losses[0] == told[-1].losses[0] == 0
+    assert 0 < told[-1].losses[1] < told[0].losses[1]
+
+
+def test_a_resumed_training_of_tokens_ends_with_the_numbers_of_an_unbroken_one(
+    token_task, fit_tokens, tmp_path
+):
+    def stop(progress):
+        if progress.step == 7:
+            raise KeyboardInterrupt
+
+    folder = CheckpointFolder(path=tmp_path / "training", fingerprint="mine", every_s=0)
+    unbroken, broken, resumed = (token_task.model(dropout=0.1) for _ in range(3))
+    expected = fit_tokens(unbroken)
+    with pytest.raises(KeyboardInterrupt):
+        fit_tokens(broken, on_step=stop, checkpoint=folder)
+    torch.manual_seed(1234)
+    told = []
+    report = fit_tokens(resumed, on_step=told.append, checkpoint=folder)
+    assert [progress.step for progress in told] == [7, 8, 9, 10]
+    assert equal_weights(resumed, unbroken)
+    assert (report.steps, report.loss) == (expected.steps, expected.loss)
+
+
+def test_tokens_are_learnt_on_a_cut_vocabulary_as_on_the_whole(token_task, fit_tokens, monkeypatch):
+    encoded = token_task.encoded(40, tokens=(7, 9, 20, 33))
+    cut, full = token_task.model(dropout=0.1), token_task.model(dropout=0.1)
+    fit_tokens(cut, encoded=encoded)
+    monkeypatch.setattr(loop, "compact_vocabulary", lambda _, whole: nullcontext(whole))
+    fit_tokens(full, encoded=encoded)
+    for name, weight in full.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
+    assert not equal_weights(cut, token_task.model())
+
+
+def test_a_cached_teacher_of_tokens_teaches_what_a_live_one_does(
+    token_task, fit_tokens, accelerator, tmp_path
+):
+    encoded, live = token_task.encoded(), token_task.teacher()
+    of_live, of_cached = token_task.model(), token_task.model()
+    fit_tokens(of_live, SHORT)
+    cached = cache(live, encoded, tmp_path, {1, 3})
+    terms = token_terms(token_task.kind)
+    train(of_cached, encoded, terms, SHORT, accelerator=accelerator, teacher=cached)
+    gaps = [
+        (weight - of_live.state_dict()[name]).abs().max().item()
+        for name, weight in of_cached.state_dict().items()
+    ]
+    assert max(gaps) < 5e-4

@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy
+from transformers.loss.loss_utils import ForQuestionAnsweringLoss
 
 from stillhouse.distill.losses import (
     IGNORED_LABEL,
@@ -14,6 +17,10 @@ from stillhouse.distill.losses import (
     label_cross_entropy,
     label_mse,
     output_mse,
+    span_cross_entropy,
+    span_kl_teacher_student,
+    tag_cross_entropy,
+    token_kl_teacher_student,
 )
 
 
@@ -131,3 +138,117 @@ def test_class_by_class_cross_entropy_by_hand():
     labels = torch.tensor([[1.0, 0.0], [float("nan")] * 2])
     expected = (math.log(4 / 3) + math.log(2)) / 2
     assert label_binary_cross_entropy(logits, labels).item() == pytest.approx(expected)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+def test_tags_by_hand():
+    """Two known tags, 3/4 and 1/4 sure; one that nobody knows, one of padding."""
+    sure = [0.0, math.log(3)]
+    logits = torch.tensor([[sure, sure], [sure, [NAN, INFINITE]]], requires_grad=True)
+    loss = tag_cross_entropy(logits, torch.tensor([[1, 0], [-1, IGNORED_LABEL]]))
+    loss.backward()
+    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+    # The gradient of cross-entropy: probabilities less the truth, over two tokens.
+    expected = torch.tensor([[[0.125, -0.125], [-0.375, 0.375]], [[0.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_divergence_of_tokens_is_that_of_two_coins():
+    """One token of three counts; the others may hold anything."""
+    student = torch.tensor([[[0.0, 0.0], [NAN, 1.0], [9.0, 0.0]]], requires_grad=True)
+    teacher = torch.tensor([[[math.log(3), 0.0], [5.0, INFINITE], [0.0, 9.0]]], requires_grad=True)
+    loss = token_kl_teacher_student(student, teacher, torch.tensor([[1, 0, 0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert teacher.grad is None
+    torch.testing.assert_close(
+        student.grad, torch.tensor([[[-0.25, 0.25], [0.0, 0.0], [0.0, 0.0]]])
+    )
+
+
+def test_long_sentences_weigh_more_than_short_ones():
+    """Three tokens of one sentence and one of the other: each is a quarter of the mean."""
+    student = torch.zeros(2, 3, 2)
+    teacher = torch.zeros(2, 3, 2)
+    teacher[1, 0, 0] = math.log(3)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    coins = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert token_kl_teacher_student(student, teacher, mask).item() == pytest.approx(coins / 4)
+
+
+def test_spans_by_hand():
+    """Of three real tokens the first start is 1/2 sure, the end 1/4; padding has no share in it.
+
+    Of the second example nobody knows the answer, and the third holds padding alone.
+    """
+    start, end = [0.0, math.log(2), 0.0, 50.0], [0.0, 0.0, math.log(2), NAN]
+    one = torch.tensor([start, end]).T
+    logits = torch.stack([one, one, torch.full((4, 2), NAN)]).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]])
+    places = torch.tensor([[1, 0], [IGNORED_LABEL] * 2, [IGNORED_LABEL] * 2])
+    loss = span_cross_entropy(logits, places, mask)
+    loss.backward()
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+    expected = torch.zeros(3, 4, 2)
+    expected[0, :, 0] = torch.tensor([0.25, 0.5 - 1, 0.25, 0.0]) / 2
+    expected[0, :, 1] = torch.tensor([0.25 - 1, 0.25, 0.5, 0.0]) / 2
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_spans_are_what_transformers_trains_on():
+    """Its loss counts padding as tokens, so none is here."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 7, 2, generator=generator)
+    places = torch.randint(0, 7, (5, 2), generator=generator)
+    expected = ForQuestionAnsweringLoss(
+        logits[..., 0], logits[..., 1], start_positions=places[:, 0], end_positions=places[:, 1]
+    )
+    found = span_cross_entropy(logits, places, torch.ones(5, 7))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_divergence_of_spans_against_each_example_alone(temperature):
+    """Without padding, by SciPy; the gradient is that of Hinton et al. 2015, equation 2."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = 3 * torch.randn(2, 3, 6, 2, generator=generator)
+    lengths = (6, 2, 4)
+    mask = torch.stack([torch.arange(6) < length for length in lengths])
+    for logits in (student, teacher):
+        logits[~mask] = NAN
+    student.requires_grad_()
+    teacher.requires_grad_()
+    loss = span_kl_teacher_student(student, teacher, mask, temperature=temperature)
+    loss.backward()
+    total, gradient = 0.0, torch.zeros_like(student)
+    for row, length in enumerate(lengths):
+        for output in range(2):
+            ours, theirs = (
+                softmax(logits[row, :length, output].detach().double().numpy() / temperature)
+                for logits in (student, teacher)
+            )
+            total += entropy(theirs, ours) * temperature**2 / (3 * 2)
+            gap = torch.from_numpy(ours - theirs).float()
+            gradient[row, :length, output] = gap * temperature / (3 * 2)
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+    torch.testing.assert_close(student.grad, gradient, atol=1e-6, rtol=1e-4)
+    assert teacher.grad is None
+
+
+def test_an_example_of_padding_alone_is_no_example():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 2, 5, 2, generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+    both = span_kl_teacher_student(student, teacher, mask)
+    torch.testing.assert_close(both, span_kl_teacher_student(student[:1], teacher[:1], mask[:1]))
+
+
+def test_extreme_logits_of_spans_stay_finite():
+    student = torch.tensor([[[1e4, -1e4], [-1e4, 1e4], [1e4, 0.0]]], requires_grad=True)
+    mask = torch.tensor([[1, 1, 0]])
+    loss = span_kl_teacher_student(student, -student.detach(), mask)
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert student.grad.isfinite().all()

@@ -21,7 +21,7 @@ def test_signals_equal_what_transformers_gives_out(make_bert, batch):
         )
         with SignalReader(model, frozenset({0, 2})) as reader:
             signals = reader(batch)
-    assert torch.equal(signals.logits_BC, expected.logits)
+    assert torch.equal(signals.logits, expected.logits)
     assert set(signals.hidden_BTD) == {0, 2}
     # The first of transformers' hidden states is the output of the embeddings.
     for layer in (0, 2):
@@ -38,7 +38,7 @@ def test_hidden_states_of_every_family_are_those_of_its_layers(make_model, make_
     with torch.no_grad(), SignalReader(model, frozenset({0, 1, 2})) as reader:
         expected = model(**inputs, output_hidden_states=True)
         signals = reader(batch)
-    assert torch.equal(signals.logits_BC, expected.logits)
+    assert torch.equal(signals.logits, expected.logits)
     for layer in range(3):
         assert torch.equal(signals.hidden_BTD[layer], expected.hidden_states[layer + 1])
 
@@ -81,3 +81,20 @@ def test_the_hooks_leave_the_model(make_bert, fails):
 def test_a_layer_that_does_not_exist_is_an_error(make_bert):
     with pytest.raises(IndexError):
         SignalReader(make_bert(layers=2), frozenset({2}))
+
+
+def test_heads_of_tokens_give_their_logits_too(token_task):
+    model, batch = token_task.model(), collate(token_task.encoded(), [3, 1, 8])
+    with torch.no_grad(), SignalReader(model, frozenset({1})) as reader:
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            output_hidden_states=True,
+        )
+        signals = reader(batch)
+    if token_task.kind == "tags":
+        expected = output.logits
+    else:
+        expected = torch.stack([output.start_logits, output.end_logits], dim=2)
+    assert torch.equal(signals.logits, expected)
+    assert torch.equal(signals.hidden_BTD[1], output.hidden_states[2])

@@ -71,8 +71,8 @@ def test_cached_signals_equal_live_ones(cached, live, encoded, indices):
     batch = collate(encoded, indices)
     ours, theirs = cached(batch), live(batch)
     real = batch.attention_mask.bool()
-    torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, atol=1e-5, rtol=0)
-    assert ours.logits_BC.dtype == torch.float32
+    torch.testing.assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=0)
+    assert ours.logits.dtype == torch.float32
     assert set(ours.hidden_BTD) == set(theirs.hidden_BTD) == LAYERS
     for layer in LAYERS:
         state, expected = ours.hidden_BTD[layer], theirs.hidden_BTD[layer]
@@ -85,25 +85,21 @@ def test_cached_signals_equal_live_ones(cached, live, encoded, indices):
 def test_signals_need_no_gradient(cached, live, encoded):
     batch = collate(encoded, [5, 6])
     for signals in (cached(batch), live(batch)):
-        assert not signals.logits_BC.requires_grad
+        assert not signals.logits.requires_grad
         assert not any(state.requires_grad for state in signals.hidden_BTD.values())
 
 
 def test_training_batches_are_served(cached, live, encoded):
     for plan in plan_batches(encoded.lengths, batch_size=16, seed=3, epoch=1):
         batch = collate(encoded, plan)
-        torch.testing.assert_close(
-            cached(batch).logits_BC, live(batch).logits_BC, atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(cached(batch).logits, live(batch).logits, atol=1e-5, rtol=0)
 
 
 def test_without_layers_only_logits_are_kept(teacher, live, encoded, tmp_path):
     logits_only = open_cache(teacher, encoded, tmp_path, layers=frozenset())
     batch = collate(encoded, [7, 7, 0])
     assert not logits_only(batch).hidden_BTD
-    torch.testing.assert_close(
-        logits_only(batch).logits_BC, live(batch).logits_BC, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(logits_only(batch).logits, live(batch).logits, atol=1e-5, rtol=0)
     assert not list(tmp_path.rglob("hidden-*.npy"))
 
 
@@ -111,7 +107,7 @@ def test_the_second_time_the_teacher_is_not_asked(teacher, silent_teacher, encod
     first = open_cache(teacher, encoded, tmp_path)
     second = open_cache(silent_teacher, encoded, tmp_path)
     batch = collate(encoded, [1, 2, 3])
-    assert torch.equal(first(batch).logits_BC, second(batch).logits_BC)
+    assert torch.equal(first(batch).logits, second(batch).logits)
     for layer in LAYERS:
         assert torch.equal(first(batch).hidden_BTD[layer], second(batch).hidden_BTD[layer])
 
@@ -217,4 +213,47 @@ def test_only_arrays_are_written(teacher, encoded, tmp_path):
 def test_bfloat16_signals_are_near(teacher, live, encoded):
     batch = collate(encoded, [3, 4, 5])
     half = LiveTeacher(teacher, LAYERS, "bfloat16")(batch)
-    torch.testing.assert_close(half.logits_BC.float(), live(batch).logits_BC, atol=0.02, rtol=0.05)
+    torch.testing.assert_close(half.logits.float(), live(batch).logits, atol=0.02, rtol=0.05)
+
+
+def test_cached_signals_of_tokens_equal_live_ones(token_task, tmp_path):
+    encoded, live = token_task.encoded(90), token_task.teacher()
+    cached = open_cache(live._reader.model, encoded, tmp_path, layers=frozenset({1, 3}))
+    assert isinstance(cached, CachedTeacher)
+    for plan in [[7], [3, 3, 0], *plan_batches(encoded.lengths, batch_size=16, seed=3, epoch=1)]:
+        batch = collate(encoded, plan)
+        ours, theirs = cached(batch), live(batch)
+        real = batch.attention_mask.bool()
+        assert ours.logits.shape == theirs.logits.shape == (*real.shape, token_task.outputs)
+        assert ours.logits.dtype == torch.float32
+        assert not ours.logits.requires_grad
+        torch.testing.assert_close(ours.logits[real], theirs.logits[real], atol=1e-4, rtol=1e-4)
+        assert not ours.logits[~real].any()
+        for layer in (1, 3):
+            found = ours.hidden_BTD[layer][real].float()
+            expected = theirs.hidden_BTD[layer][real]
+            torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_the_size_of_a_cache_of_tokens_is_that_on_the_disk(token_task, tmp_path):
+    encoded, live = token_task.encoded(90), token_task.teacher()
+    size = cache_bytes(encoded, frozenset({1}), 24, token_task.outputs, per_token=True)
+    tokens = len(encoded.input_ids)
+    assert size == tokens * 24 * 2 + tokens * token_task.outputs * 4
+    for limit_gb, kind in ((size * 0.99 / 1e9, LiveTeacher), (size * 1.01 / 1e9, CachedTeacher)):
+        opened = open_cache(
+            live._reader.model, encoded, tmp_path, layers=frozenset({1}), limit_gb=limit_gb
+        )
+        assert isinstance(opened, kind)
+    arrays = [np.load(path, mmap_mode="r") for path in tmp_path.rglob("*.npy")]
+    assert sum(array.nbytes for array in arrays) == size
+
+
+def test_a_second_cache_of_tokens_is_read(token_task, tmp_path, monkeypatch):
+    encoded, live = token_task.encoded(20), token_task.teacher()
+    model = live._reader.model
+    first = open_cache(model, encoded, tmp_path, layers=frozenset())
+    monkeypatch.setattr(model, "forward", None)
+    second = open_cache(model, encoded, tmp_path, layers=frozenset())
+    batch = collate(encoded, [1, 19, 4])
+    assert torch.equal(first(batch).logits, second(batch).logits)

@@ -19,7 +19,7 @@ def signals(batch, *, seed, width=16, layers=(), labels=2):
     generator = torch.Generator().manual_seed(seed)
     shape = (*batch.input_ids.shape, width)
     return Signals(
-        logits_BC=torch.randn(len(batch.indices), labels, generator=generator, requires_grad=True),
+        logits=torch.randn(len(batch.indices), labels, generator=generator, requires_grad=True),
         hidden_BTD={
             layer: torch.randn(shape, generator=generator, requires_grad=True) for layer in layers
         },
@@ -39,7 +39,7 @@ def hidden_term(name="uniform", *, student=(2, 16), teacher=(4, 24), seed=0):
 def test_the_label_term_reads_labels_alone(batch):
     term = LabelTerm(weight=0.3)
     student = signals(batch, seed=0)
-    expected = F.cross_entropy(student.logits_BC, batch.labels)
+    expected = F.cross_entropy(student.logits, batch.labels)
     torch.testing.assert_close(term(student, None, batch), expected)
     assert (term.weight, term.reads_teacher, term.projection) == (0.3, False, None)
     assert term.student_layers == term.teacher_layers == frozenset()
@@ -48,7 +48,7 @@ def test_the_label_term_reads_labels_alone(batch):
 def test_the_label_term_of_a_regression_is_squared_error(make_set):
     batch = collate(make_set(scores=True), [2, 9, 4, 30])
     student = signals(batch, seed=0, labels=1)
-    expected = F.mse_loss(student.logits_BC[:, 0], batch.labels)
+    expected = F.mse_loss(student.logits[:, 0], batch.labels)
     torch.testing.assert_close(LabelTerm(kind="scores")(student, None, batch), expected)
 
 
@@ -56,8 +56,8 @@ def test_the_logit_term_of_classes_is_a_divergence_of_the_teacher(batch):
     student, teacher = signals(batch, seed=0), signals(batch, seed=1)
     for temperature in (1.0, 3.0):
         expected = F.kl_div(
-            F.log_softmax(student.logits_BC / temperature, dim=-1),
-            F.softmax(teacher.logits_BC / temperature, dim=-1),
+            F.log_softmax(student.logits / temperature, dim=-1),
+            F.softmax(teacher.logits / temperature, dim=-1),
             reduction="batchmean",
         )
         loss = LogitTerm(temperature=temperature)(student, teacher, batch)
@@ -68,7 +68,7 @@ def test_the_logit_term_of_classes_is_a_divergence_of_the_teacher(batch):
 def test_the_logit_term_of_a_regression_is_squared_difference(batch):
     student, teacher = (signals(batch, seed=seed, labels=1) for seed in (0, 1))
     loss = LogitTerm(kind="scores")(student, teacher, batch)
-    torch.testing.assert_close(loss, F.mse_loss(student.logits_BC, teacher.logits_BC))
+    torch.testing.assert_close(loss, F.mse_loss(student.logits, teacher.logits))
 
 
 @pytest.fixture
@@ -81,14 +81,108 @@ def test_the_terms_of_a_multi_label_task_take_class_by_class(multi_label_batch):
     student, teacher = (signals(multi_label_batch, seed=seed, labels=3) for seed in (0, 1))
     kept, gold = [0, 1, 3], multi_label_batch.labels
     loss = LabelTerm(kind="multi_label")(student, None, multi_label_batch)
-    expected = F.binary_cross_entropy_with_logits(student.logits_BC[kept], gold[kept])
+    expected = F.binary_cross_entropy_with_logits(student.logits[kept], gold[kept])
     torch.testing.assert_close(loss, expected)
-    yes, no = (torch.sigmoid(sign * teacher.logits_BC.detach() / 2) for sign in (1, -1))
+    yes, no = (torch.sigmoid(sign * teacher.logits.detach() / 2) for sign in (1, -1))
     # Cross-entropy with the teacher's probabilities less their own entropy.
-    crossed = F.binary_cross_entropy_with_logits(student.logits_BC / 2, yes)
+    crossed = F.binary_cross_entropy_with_logits(student.logits / 2, yes)
     entropy = -(yes * yes.log() + no * no.log()).mean()
     loss = LogitTerm(kind="multi_label", temperature=2.0)(student, teacher, multi_label_batch)
     torch.testing.assert_close(loss, 4 * (crossed - entropy))
+
+
+def answers(encoded, indices, *, seed, outputs):
+    """A padded batch, and random logits of all its tokens, padding included."""
+    batch = collate(encoded, indices)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*batch.input_ids.shape, outputs)
+    return batch, Signals(logits=torch.randn(shape, generator=generator, requires_grad=True))
+
+
+def rows(encoded, indices, signals):
+    """Logits of every example alone, without padding, and its first token."""
+    for row, example in enumerate(indices):
+        start, end = encoded.offsets[example : example + 2]
+        yield start, signals.logits[row, : end - start]
+
+
+INDICES = [2, 9, 4, 30, 20]
+
+
+def test_the_label_term_of_tags_takes_those_that_are_known(make_tagged_set):
+    encoded = make_tagged_set()
+    batch, student = answers(encoded, INDICES, seed=0, outputs=3)
+    losses = [
+        F.cross_entropy(logits, torch.tensor(encoded.tags[start + place]))
+        for start, logits_TC in rows(encoded, INDICES, student)
+        for place, logits in enumerate(logits_TC)
+        if encoded.tags[start + place] >= 0
+    ]
+    loss = LabelTerm(kind="tags")(student, None, batch)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert not student.logits.grad[batch.labels < 0].any()
+
+
+def test_the_logit_term_of_tags_takes_unknown_ones_too(make_tagged_set):
+    encoded = make_tagged_set()
+    batch, student = answers(encoded, INDICES, seed=0, outputs=3)
+    _, teacher = answers(encoded, INDICES, seed=1, outputs=3)
+    ours, theirs = [], []
+    for signals, kept in ((student, ours), (teacher, theirs)):
+        for start, logits_TC in rows(encoded, INDICES, signals):
+            asked = encoded.tags[start : start + len(logits_TC)] != -100
+            kept.extend(logits_TC[torch.from_numpy(asked)])
+    expected = F.kl_div(
+        F.log_softmax(torch.stack(ours) / 2, dim=-1),
+        F.softmax(torch.stack(theirs) / 2, dim=-1),
+        reduction="batchmean",
+    )
+    loss = LogitTerm(kind="tags", temperature=2.0)(student, teacher, batch)
+    torch.testing.assert_close(loss, 4 * expected)
+    assert len(ours) > (batch.labels >= 0).sum()
+    loss.backward()
+    assert not student.logits.grad[batch.labels == -100].any()
+    assert student.logits.grad[batch.labels == -1].abs().sum() > 0
+    assert teacher.logits.grad is None
+
+
+def test_the_label_term_of_spans_takes_answers_that_are_known(make_span_set):
+    encoded = make_span_set()
+    assert (encoded.labels[INDICES] == -100).all(axis=1).sum() == 2
+    batch, student = answers(encoded, INDICES, seed=0, outputs=2)
+    losses = [
+        F.cross_entropy(logits_T2[:, output], torch.tensor(encoded.labels[example, output]))
+        for example, (_, logits_T2) in zip(INDICES, rows(encoded, INDICES, student), strict=True)
+        for output in range(2)
+        if encoded.labels[example, output] != -100
+    ]
+    assert len(losses) == 6
+    loss = LabelTerm(kind="spans")(student, None, batch)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert not student.logits.grad[batch.attention_mask == 0].any()
+
+
+def test_the_logit_term_of_spans_takes_every_example(make_span_set):
+    encoded = make_span_set()
+    batch, student = answers(encoded, INDICES, seed=0, outputs=2)
+    _, teacher = answers(encoded, INDICES, seed=1, outputs=2)
+    pairs = zip(rows(encoded, INDICES, student), rows(encoded, INDICES, teacher), strict=True)
+    losses = [
+        F.kl_div(
+            F.log_softmax(ours[:, output] / 2, dim=0),
+            F.softmax(theirs[:, output] / 2, dim=0),
+            reduction="sum",
+        )
+        for (_, ours), (_, theirs) in pairs
+        for output in range(2)
+    ]
+    loss = LogitTerm(kind="spans", temperature=2.0)(student, teacher, batch)
+    torch.testing.assert_close(loss, 4 * torch.stack(losses).mean())
+    loss.backward()
+    assert not student.logits.grad[batch.attention_mask == 0].any()
+    assert teacher.logits.grad is None
 
 
 def test_equal_widths_need_no_projection(batch):
@@ -131,7 +225,7 @@ def test_linked_states_are_joined_in_the_order_of_the_map(batch):
     student = signals(batch, seed=0, layers=(0, 1))
     shape = (*batch.input_ids.shape, 24)
     ones, twos = torch.ones(shape), torch.full(shape, 2.0)
-    teacher = Signals(logits_BC=torch.zeros(4, 2), hidden_BTD={1: ones, 2: twos, 3: twos})
+    teacher = Signals(logits=torch.zeros(4, 2), hidden_BTD={1: ones, 2: twos, 3: twos})
     # The second link, (3, 3), misses its first half by 1.
     assert term(student, teacher, batch).item() == pytest.approx((0 + 0.5) / 2)
 
@@ -163,7 +257,7 @@ def test_states_of_half_precision_give_a_float32_loss(batch):
     student = signals(batch, seed=0, layers=(0, 1))
     teacher = signals(batch, seed=1, width=24, layers=(1, 3))
     halved = Signals(
-        logits_BC=teacher.logits_BC,
+        logits=teacher.logits,
         hidden_BTD={layer: state.half() for layer, state in teacher.hidden_BTD.items()},
     )
     loss = term(student, halved, batch)

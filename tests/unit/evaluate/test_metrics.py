@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
+from stillhouse.data.metric_names import SPAN_METRICS, TAG_METRICS
 from stillhouse.errors import DataError, SettingsError, TrainingError
 from stillhouse.evaluate.metrics import (
     best_constant_f1,
@@ -148,6 +149,8 @@ def test_a_single_example_is_scored():
         ("accuracy", [[0.0, 1.0]], [[0, 1]], SettingsError, "choose one of f1_micro"),
         ("f1_micro", [[1.0]], [[1]], SettingsError, "two or more classes"),
         ("f1_micro", [[0.0, 1.0]], [1], SettingsError, "multi-label"),
+        ("tag_accuracy", [[0.0, 1.0]], [1], SettingsError, "needs tags of words"),
+        ("answer_f1", [[0.0, 1.0]], [[0, 1]], SettingsError, "needs questions"),
         ("f1_micro", [[0.0, 1.0]], [[0, np.nan]], DataError, "score labelled examples only"),
         ("f1_micro", [[0.0, 1.0]], [[0, 1, 1]], DataError, "shape"),
         ("f1_micro", [[0.0, np.inf]], [[0, 1]], TrainingError, "diverged"),
@@ -187,8 +190,14 @@ def test_the_paired_interval_is_that_of_the_mean_difference():
 
 
 @pytest.mark.parametrize("metric", [name for name in metric_names() if name != "f1"])
-def test_equal_models_do_not_differ(metric):
-    if metric in ("pearson", "spearman"):
+def test_equal_models_do_not_differ(metric, tagged, made_up):
+    if metric in TAG_METRICS:
+        right = [["B-NP", "I-NP", "O"], ["O", "B-NP"], ["I-NP"]] * 10
+        logits, labels = tagged(right, right, ["O", "B-NP", "I-NP"])
+        logits = np.random.default_rng(0).normal(size=logits.shape)
+    elif metric in SPAN_METRICS:
+        logits, labels = made_up(50)
+    elif metric in ("pearson", "spearman"):
         labels = np.arange(50.0)
         logits = np.sin(labels)[:, None]
     elif metric in ("f1_micro", "subset_accuracy"):

@@ -6,11 +6,13 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertForMaskedLM,
-    BertForQuestionAnswering,
-    BertForTokenClassification,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
@@ -23,19 +25,16 @@ from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import read_metrics, save_checkpoint
 from stillhouse.model.chains import chain_config
 from stillhouse.model.encoders import build_encoder
-from stillhouse.model.modeling_chain_bert import (
-    ChainBertForMaskedLM,
-    ChainBertForTokenClassification,
-)
+from stillhouse.model.modeling_chain_bert import ChainBertForMaskedLM
 from stillhouse.model.modeling_free_head_bert import (
     FreeHeadBertForMaskedLM,
     FreeHeadBertForSequenceClassification,
-    FreeHeadBertForTokenClassification,
     FreeHeadBertModel,
 )
 from stillhouse.model.students import build_student, student_config
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.space.chain import ChainArchitecture, ChainBlock
+from stillhouse.space.mobilebert import MobileBertArchitecture
 
 TEXTS = ["a b c", "d", "a d d b a"]
 
@@ -230,19 +229,96 @@ def test_other_scores_of_masked_words_are_refused(kind, make_bert, tokenizer, me
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        BertForQuestionAnswering,
-        BertForTokenClassification,
-        ChainBertForTokenClassification,
-        FreeHeadBertForTokenClassification,
-    ],
+HEADS = {"tags": AutoModelForTokenClassification, "spans": AutoModelForQuestionAnswering}
+OUTPUTS = {"tags": ("logits",), "spans": ("start_logits", "end_logits")}
+
+
+@pytest.fixture(params=sorted(HEADS))
+def head(request):
+    return request.param
+
+
+def build_with(head, config, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return HEADS[head].from_config(config).eval()
+
+
+def check_saved(head, model, folder, tokenizer, metrics):
+    model.config.no_answer_threshold = -1.25
+    save(folder, model, tokenizer, metrics)
+    again = HEADS[head].from_pretrained(folder).eval()
+    assert type(again) is type(model)
+    ids_BT = torch.tensor([tokenizer("a d b")["input_ids"]])
+    with torch.no_grad():
+        expected, found = model(ids_BT), again(ids_BT)
+    for name in OUTPUTS[head]:
+        assert found[name].shape[:2] == ids_BT.shape
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5)
+    assert again.config.id2label == model.config.id2label
+    assert again.config.no_answer_threshold == -1.25
+    assert read_metrics(folder) == metrics
+
+
+def test_taggers_and_readers_of_every_family_are_saved(
+    tiny_config, family, head, tokenizer, metrics, folder
+):
+    config = tiny_config(family, labels={"tags": 5, "spans": 2}[head])
+    check_saved(head, build_with(head, config), folder, tokenizer, metrics)
+    assert not list(folder.glob("*.py"))
+
+
+MOBILE = MobileBertArchitecture(
+    layers=1,
+    hidden_size=24,
+    bottleneck_size=16,
+    heads=2,
+    ffn_size=20,
+    ffn_count=2,
+    embedding_size=12,
 )
+STUDENTS = {"free heads": FREE, "chain": CHAIN, "mobilebert": MOBILE}
+
+
+@pytest.mark.parametrize("kind", sorted(STUDENTS))
+def test_students_that_answer_tokens_are_saved(kind, tiny_config, head, tokenizer, metrics, folder):
+    teacher = tiny_config("bert", labels={"tags": 5, "spans": 2}[head])
+    describe = chain_config if kind == "chain" else student_config
+    model = build_with(head, describe(STUDENTS[kind], teacher))
+    check_saved(head, model, folder, tokenizer, metrics)
+    code = {"free heads": [CODE], "chain": ["modeling_chain_bert.py"], "mobilebert": []}[kind]
+    assert [file.name for file in folder.glob("*.py")] == code
+    if code:
+        named = json.loads((folder / "config.json").read_text())["auto_map"]
+        module = code[0].removesuffix(".py")
+        assert named[HEADS[head].__name__] == f"{module}.{type(model).__name__}"
+
+
+def test_a_tagger_whose_tags_are_as_many_as_words_is_a_tagger(
+    tiny_config, tokenizer, metrics, folder
+):
+    model = build_with("tags", tiny_config("bert", labels=50))
+    assert model.config.num_labels == model.config.vocab_size
+    check_saved("tags", model, folder, tokenizer, metrics)
+
+
+@pytest.mark.parametrize("name", ["logits", "start_logits", "end_logits"])
+def test_other_answers_for_tokens_are_refused(name, tiny_config, tokenizer, metrics, folder):
+    head = "tags" if name == "logits" else "spans"
+    config = tiny_config("bert", labels={"tags": 5, "spans": 2}[head])
+    model, other = build_with(head, config), build_with(head, config)
+    outputs = other.classifier if head == "tags" else other.qa_outputs
+    with torch.no_grad():
+        outputs.bias[1 if name == "end_logits" else 0] += 1
+    model.save_pretrained = other.save_pretrained
+    with pytest.raises(ExportError, match=f"gives {name} that differ by"):
+        save(folder, model, tokenizer, metrics)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", [BertForNextSentencePrediction, BertForPreTraining])
 def test_other_heads_are_refused(kind, make_bert, tokenizer, metrics, folder):
-    teacher = make_bert().config
-    teacher.num_labels = 2
-    model = kind(config_for(kind, teacher))
+    model = kind(make_bert().config)
     with pytest.raises(ExportError, match=rf"got a {kind.__name__}; write it with save_pretrained"):
         save(folder, model, tokenizer, metrics)
     assert list(folder.parent.iterdir()) == []

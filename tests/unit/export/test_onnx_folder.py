@@ -6,13 +6,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from datasets import Dataset
 from onnx import TensorProto, helper, numpy_helper
 
 from stillhouse.data.encoding import encode
 from stillhouse.data.examples import Examples
+from stillhouse.data.tagging import to_dataset
 from stillhouse.errors import ExportError
 from stillhouse.export import onnx_folder
-from stillhouse.export.onnx_folder import Calibration, Check, Provenance, write_onnx_folder
+from stillhouse.export.comparison import Check
+from stillhouse.export.onnx_folder import Calibration, Provenance, write_onnx_folder
 from stillhouse.model.checkpoint_heads import HeadedModel
 from stillhouse.model.onnx_graph import float_weights, read_graph
 
@@ -151,6 +154,51 @@ def test_a_tokeniser_that_its_file_does_not_tell_is_refused(exported, check, exp
     other = Check(name="t", texts=["b a", *TEXTS[1:]], encoded=check.encoded)
     with pytest.raises(ExportError, match="other tokens"):
         written(tmp_path / "out", exported, other)
+
+
+def words_check(tokenizer, sentences, *, checked=None):
+    encoded = encode(to_dataset(sentences), tokenizer, max_length=6)
+    return Check(name="t", texts=checked or sentences, encoded=encoded)
+
+
+def test_tokens_of_words_are_those_of_the_example(exported, exporter, tokenizer, tmp_path):
+    """Words of which nothing is left, and what is cut off, do no harm."""
+    exporter((0.0, 0.0, 0.0))
+    exported.model.classifier.weight.data.zero_()
+    exported.model.classifier.bias.data.zero_()
+    sentences = [["a", "b"], ["a", "\u200b", "c"], ["d"] * 9, ["a"] * 3 + ["b-c"]]
+    check = words_check(tokenizer, sentences)
+    assert written(tmp_path / "out", exported, check)["checked_on"]["texts"] == 4
+    other = words_check(tokenizer, sentences, checked=[["a", "d"], *sentences[1:]])
+    with pytest.raises(ExportError, match=r"other tokens .* of \['a', 'd'\]"):
+        written(tmp_path / "out", exported, other)
+
+
+def questions(pairs):
+    return Dataset.from_dict(
+        {
+            "key": [str(number) for number in range(len(pairs))],
+            "question": [question for question, _ in pairs],
+            "context": [context for _, context in pairs],
+            "answers": [["a"] for _ in pairs],
+            "answer_starts": [[context.index("a")] for _, context in pairs],
+        }
+    )
+
+
+def test_tokens_of_questions_are_those_of_the_example(exported, exporter, tokenizer, tmp_path):
+    """Of a passage of several windows the first; not of a question that is cut."""
+    exporter((0.0, 0.0, 0.0))
+    exported.model.classifier.weight.data.zero_()
+    exported.model.classifier.bias.data.zero_()
+    pairs = [("a b", "a c d"), ("b", "d a b c d a b c d c b"), ("b " * 9, "a"), ("c", "a")]
+    encoded = encode(questions(pairs), tokenizer, max_length=12, stride=2)
+    assert len(encoded) == len(pairs) + 1
+    check = Check(name="t", texts=pairs, encoded=encoded)
+    assert written(tmp_path / "out", exported, check)["checked_on"]["texts"] == 4
+    other = [*pairs[:3], ("c", "b")]
+    with pytest.raises(ExportError, match=r"other tokens .* of \('c', 'b'\)"):
+        written(tmp_path / "out", exported, Check(name="t", texts=other, encoded=encoded))
 
 
 class BagOfWords(torch.nn.Module):

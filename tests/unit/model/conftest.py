@@ -4,13 +4,48 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
 )
 
 from stillhouse.data.encoding import EncodedSet
+from stillhouse.model.chains import chain_config
+from stillhouse.model.students import student_config
+from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.chain import ChainArchitecture, ChainBlock
+from stillhouse.space.mobilebert import MobileBertArchitecture
+
+AUTO = {
+    "classes": AutoModelForSequenceClassification,
+    "tags": AutoModelForTokenClassification,
+    "spans": AutoModelForQuestionAnswering,
+}
+LABELS = {"classes": 3, "tags": 5, "spans": 2}
+OWN = {
+    "free heads": BertArchitecture(layers=2, hidden_size=16, heads=3, head_size=8, ffn_size=20),
+    "chain": ChainArchitecture(
+        embedding_size=12,
+        blocks=(
+            ChainBlock(hidden_size=16, operations=("S3", "M", "F")),
+            ChainBlock(hidden_size=8, operations=("M",)),
+        ),
+        head_size=4,
+    ),
+    "mobilebert": MobileBertArchitecture(
+        layers=2,
+        hidden_size=24,
+        bottleneck_size=16,
+        heads=2,
+        ffn_size=20,
+        ffn_count=2,
+        embedding_size=12,
+    ),
+}
+"""Architectures of students that are of another family than their teacher."""
 
 
 def build_bert(*, seed=0, labels=3, **shape):
@@ -43,13 +78,59 @@ def make_bert():
 
 @pytest.fixture(scope="session")
 def make_model(tiny_config):
-    """Makes a classifier of any family, its weights as random as those of `make_bert`."""
+    """Makes a model of any family with a head, its weights as random as those of `make_bert`."""
 
-    def make(family, *, seed=0, **sizes):
-        config = tiny_config(family, **sizes)
-        return randomise(AutoModelForSequenceClassification.from_config(config), seed)
+    def make(family, *, seed=0, head="classes", **sizes):
+        config = tiny_config(family, **{"labels": LABELS[head], **sizes})
+        return randomise(AUTO[head].from_config(config), seed)
 
     return make
+
+
+@pytest.fixture(params=["classes", "tags", "spans"])
+def head(request):
+    """What the head of a model answers."""
+    return request.param
+
+
+@pytest.fixture(params=["tags", "spans"])
+def token_head(request):
+    """What a head that reads every token answers."""
+    return request.param
+
+
+@pytest.fixture(params=sorted(OWN))
+def own_family(request):
+    """A family of students whose teacher is of another one."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def own_config(tiny_config):
+    """Makes the configuration of a small model of such a family, for students of BERT."""
+
+    def make(own_family, *, labels=3):
+        teacher, shape = tiny_config("bert", labels=labels), OWN[own_family]
+        if isinstance(shape, ChainArchitecture):
+            return chain_config(shape, teacher)
+        return student_config(shape, teacher)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_own(own_config):
+    """Makes a model of such a family with a head, its weights as random as those of `make_bert`."""
+
+    def make(own_family, *, seed=0, head="classes"):
+        return randomise(AUTO[head].from_config(own_config(own_family, labels=LABELS[head])), seed)
+
+    return make
+
+
+@pytest.fixture
+def own_architecture(own_family):
+    return OWN[own_family]
 
 
 @pytest.fixture

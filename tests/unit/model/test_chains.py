@@ -89,6 +89,19 @@ def test_what_is_not_shape_comes_from_the_teacher(tiny_config, family):
     assert {getattr(config, name) for name in dropouts} == {0.25}
 
 
+@pytest.mark.parametrize(("kind", "labels"), [("tags", 5), ("spans", 2)])
+def test_chains_that_answer_tokens_are_as_large_as_counted(tiny_config, family, kind, labels):
+    teacher = tiny_config(family, labels=labels)
+    config = chain_config(CHAIN, teacher)
+    assert config.id2label == {index: f"label {index}" for index in range(labels)}
+    assert config.problem_type is None
+    model = build_student(config, seed=0, kind=kind)
+    counted = count_chain_parameters(CHAIN, ends_of(teacher, kind))
+    assert counted.head == 8 * labels + labels
+    assert counted.total == numbers(model)
+    assert chain_of(config) == CHAIN
+
+
 def test_a_chain_reads_its_usable_positions_and_not_one_more(tiny_config, family):
     model = build_encoder(chain_config(UNBRIDGED, tiny_config(family)), seed=0).eval()
     with torch.no_grad():

@@ -1,4 +1,7 @@
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from stillhouse.model.anatomy import architecture_of, ends_of
@@ -34,6 +37,48 @@ def test_true_flops_by_hand(make_bert):
     layer = 10 * (4 * 8 * 12 + 2 * 8 * 20 + 10 * 2 * 12)
     assert true_flops(FREE, config, length=10) == 2 * (2 * layer + 8 * 8 + 8 * 3)
     assert true_flops(FREE, config, length=10, bare=True) == 2 * (2 * layer + 8 * 8)
+
+
+def counted_by_torch(model, length):
+    """The fused kernel of attention is no product that torch counts, the plain one is."""
+    tokens = torch.full((1, length), 5)
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("length", [1, 13])
+def test_counts_of_every_head_are_those_of_the_model(make_model, family, head, length):
+    model = make_model(family, head=head)
+    architecture, ends = architecture_of(model.config), ends_of(model.config, head)
+    assert true_parameters(architecture, ends) == total(model)
+    assert true_flops(architecture, ends, length=length) == counted_by_torch(model, length)
+
+
+def test_counts_of_students_of_other_families(make_own, own_family, own_architecture, head):
+    model = make_own(own_family, head=head)
+    ends = ends_of(model.config, head)
+    assert true_parameters(own_architecture, ends) == total(model)
+    assert true_flops(own_architecture, ends, length=13) == counted_by_torch(model, 13)
+
+
+def test_an_encoder_under_a_head_of_tokens_has_no_pooler(make_model, family, token_head):
+    model = make_model(family, head=token_head)
+    bare = true_parameters(
+        architecture_of(model.config), ends_of(model.config, token_head), bare=True
+    )
+    assert bare == total(model.base_model)
+
+
+def test_flops_of_tags_by_hand(make_bert):
+    layer = 10 * (4 * 8 * 12 + 2 * 8 * 20 + 10 * 2 * 12)
+    ends = ends_of(make_bert(labels=3).config, "tags")
+    assert true_flops(FREE, ends, length=10) == 2 * (2 * layer + 10 * 8 * 3)
+    assert true_flops(FREE, ends, length=10, bare=True) == 2 * 2 * layer
 
 
 def test_the_papers_formulas_know_no_head_size():

@@ -69,6 +69,24 @@ def test_counts_are_those_of_the_model(architecture, teacher):
     assert true_flops(architecture, config, length=20) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("architecture", [SMALL, SMALL_TINY])
+@pytest.mark.parametrize(("kind", "labels"), [("tags", 5), ("spans", 2)])
+def test_counts_of_those_that_answer_tokens(architecture, teacher, kind, labels):
+    teacher.id2label = {index: f"tag {index}" for index in range(labels)}
+    config = student_config(architecture, teacher)
+    assert config.id2label == teacher.id2label
+    model = build_student(config, seed=0, kind=kind)
+    counts = count_parameters(architecture, ends_of(config, kind))
+    assert counts.total == parameters(model)
+    assert counts.head == 48 * labels + labels
+    tokens_BT = torch.full((1, 20), 5)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.set_attn_implementation("eager")
+        model(input_ids=tokens_BT)
+    found = true_flops(architecture, ends_of(config, kind), length=20)
+    assert found == counter.get_total_flops()
+
+
 def test_the_hand_crafted_ones_have_the_published_sizes():
     ends = Ends(vocab_size=30_522, positions=512, token_types=2, labels=0)
     assert count_parameters(mobilebert(), ends).total == 24_581_888

@@ -113,6 +113,33 @@ def test_a_file_says_what_it_is(tied):
     assert graph.size_mb == pytest.approx(tied[0].stat().st_size / 1e6)
 
 
+class Gated(torch.nn.Module):
+    """A product of states, where the gate is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Linear(WIDTH, 3)
+
+    def forward(self, states, gate):
+        return {"mixed": self.mix(states) * gate[..., None]}
+
+
+def test_a_file_may_read_states_beside_whole_numbers(tmp_path):
+    model = Gated().eval()
+    graph = write_graph(model, tmp_path / "gated.onnx", inputs=("gate",), states={"states": WIDTH})
+    assert set(graph.inputs) == {"gate", "states"}
+    draw = np.random.default_rng(0)
+    for batch, length in ((1, 5), (3, 1)):  # other sizes than those of the sample
+        fed = {
+            "states": draw.normal(size=(batch, length, WIDTH)).astype(np.float32),
+            "gate": draw.integers(2, size=(batch, length)),
+        }
+        [found] = open_session(graph.path).run(["mixed"], fed)
+        with torch.no_grad():
+            expected = model(**{name: torch.from_numpy(value) for name, value in fed.items()})
+        np.testing.assert_allclose(found, expected["mixed"], rtol=1e-5, atol=1e-6)
+
+
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -117,6 +117,19 @@ def test_products_of_a_static_file_alone_are_computed_in_8_bits(source, tmp_path
 
 
 @needs_openvino
+def test_an_output_keeps_its_name_where_openvino_makes_it_one_with_another_tensor(tmp_path):
+    """Parts that are put together again are no operation to it."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["both"], name="embed"),
+        helper.make_node("Split", ["both"], ["first", "second"], axis=2, num_outputs=2),
+        helper.make_node("Concat", ["first", "second"], ["logits"], axis=2),
+    ]
+    table = np.random.default_rng(0).normal(size=(WORDS, 2))
+    path = save(tmp_path / "split.onnx", nodes, ("logits",), {"table": table})
+    assert gap(path, {"input_ids": IDS}) <= 1e-6
+
+
+@needs_openvino
 def test_an_operator_that_openvino_lacks_is_named(tmp_path):
     nodes = [
         helper.make_node("Cast", ["input_ids"], ["values"], to=TensorProto.FLOAT),

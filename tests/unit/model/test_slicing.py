@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from stillhouse.model.anatomy import encoder_layers, head_paths
 from stillhouse.model.slicing import copy_slices, spread_layers
 
 
@@ -72,6 +73,53 @@ def test_a_slice_of_full_shape_is_the_teacher_in_every_family(make_model, family
         assert not torch.allclose(student(**family_tokens).logits, expected)
         copy_slices(student, teacher, (0, 1))
         assert torch.equal(student(**family_tokens).logits, expected)
+
+
+def outputs(model, inputs):
+    with torch.no_grad():
+        return torch.cat([part.flatten() for part in model(**inputs).to_tuple()])
+
+
+def test_a_slice_of_full_shape_answers_tokens_as_the_teacher(
+    make_model, family, token_head, family_tokens
+):
+    teacher = make_model(family, seed=1, head=token_head)
+    student = make_model(family, seed=9, head=token_head)
+    expected = outputs(teacher, family_tokens)
+    assert not torch.allclose(outputs(student, family_tokens), expected)
+    copy_slices(student, teacher, (0, 1))
+    assert torch.equal(outputs(student, family_tokens), expected)
+
+
+def test_a_head_of_tokens_is_cut_by_hand(make_model, family, token_head):
+    """Of 16 dimensions the first 8, for every output."""
+    teacher = make_model(family, seed=1, head=token_head)
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    student = make_model(family, seed=9, head=token_head, **sizes)
+    copy_slices(student, teacher, (1,))
+    name = {"tags": "classifier", "spans": "qa_outputs"}[token_head]
+    ours, theirs = getattr(student, name), getattr(teacher, name)
+    assert torch.equal(ours.weight, theirs.weight[:, :8])
+    assert torch.equal(ours.bias, theirs.bias)
+
+
+@pytest.mark.parametrize(
+    ("taught", "learnt"), [("classes", "tags"), ("tags", "spans"), ("spans", "classes")]
+)
+def test_a_head_for_another_task_gives_nothing(make_model, family, taught, learnt):
+    """In BERT the projections onto two classes and onto two tags have one name and one shape."""
+    teacher = make_model(family, seed=1, head=taught, labels=2)
+    student = make_model(family, seed=9, head=learnt, labels=2)
+    fresh = copy.deepcopy(student)
+    copy_slices(student, teacher, (0, 1))
+    layers = zip(encoder_layers(student), encoder_layers(teacher), strict=True)
+    for ours, theirs in layers:
+        for weight, source in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(weight, source)
+    for name in head_paths(student.config, learnt):
+        kept, before = student.get_submodule(name), fresh.get_submodule(name)
+        assert torch.equal(kept.weight, before.weight)
+        assert torch.equal(kept.bias, before.bias)
 
 
 def encoder(model):

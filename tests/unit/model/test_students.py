@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from stillhouse.model.anatomy import architecture_of, encoder_layers, encoder_parameters, ends_of
 from stillhouse.model.chains import chain_config
+from stillhouse.model.heads import outputs_of
 from stillhouse.model.students import (
     build_student,
     initialise_student,
@@ -117,6 +118,68 @@ def test_slices_come_from_spread_layers(make_bert):
     assert done.to_dict() == {"kind": "slices", "layers": [0, 2, 5]}
     for layer, source in zip(student.bert.encoder.layer, (0, 2, 5), strict=True):
         assert equal_weights(layer, teacher.bert.encoder.layer[source])
+
+
+OUTPUTS = {"tags": 5, "spans": 2}
+
+
+def logits(model, inputs):
+    with torch.no_grad():
+        return torch.stack(model.eval()(**inputs).to_tuple())
+
+
+def test_a_student_answers_tokens_as_its_teacher_does(
+    make_model, family, token_head, family_tokens, tmp_path
+):
+    """Of its family and with its labels; saved, it loads without stillhouse."""
+    teacher = make_model(family, head=token_head, num_hidden_layers=3)
+    config = student_config(shape(2, 8, 2, 20), teacher.config)
+    student = build_student(config, seed=0, kind=token_head)
+    assert type(student) is type(teacher)
+    assert config.id2label == {i: f"label {i}" for i in range(OUTPUTS[token_head])}
+    assert config.problem_type is None
+    done = initialise_student(student, teacher, "slices")
+    assert done.layers == (0, 2)
+    student.save_pretrained(tmp_path)
+    loaded = type(teacher).from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded, family_tokens), logits(student, family_tokens))
+
+
+def test_built_models_that_answer_tokens_have_the_counted_parameters(
+    tiny_config, family, token_head
+):
+    teacher = tiny_config(family, labels=OUTPUTS[token_head])
+    architecture = shape(3, 24, 6, 8, "relu")
+    student = build_student(student_config(architecture, teacher), seed=0, kind=token_head)
+    count = count_parameters(architecture, ends_of(teacher, token_head))
+    assert encoder_parameters(student) == count.encoder
+    assert sum(weight.numel() for weight in student.parameters()) == count.total
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+def test_free_heads_answer_tokens_as_the_teachers_do(make_model, family, token_head, family_tokens):
+    teacher = make_model(family, seed=1, head=token_head)
+    free = BertArchitecture(layers=2, hidden_size=16, heads=6, head_size=4, ffn_size=32)
+    student = build_student(student_config(free, teacher.config), seed=0, kind=token_head)
+    initialise_student(student, teacher, "slices")
+    with torch.no_grad():
+        for layer in encoder_layers(student):
+            layer.attention.output.dense.weight[:, 16:] = 0.0
+    kept = family_tokens["attention_mask"].bool()
+    found, expected = (logits(one, family_tokens)[:, kept] for one in (student, teacher))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def test_every_dropout_under_a_head_of_tokens_is_set(make_model, family, token_head, family_tokens):
+    model = make_model(family, head=token_head, dropout=0.3).train()
+    found = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    assert 0.3 in found
+    set_dropout(model, 0.0)
+    model.train()
+    first, second = (outputs_of(model(**family_tokens)) for _ in range(2))
+    assert torch.equal(first, second)
+    again = build_student(model.config, seed=0, kind=token_head)
+    assert {one.p for one in again.modules() if isinstance(one, nn.Dropout)} == {0.0}
 
 
 FREE_HEAD_FAMILIES = ["bert", "roberta", "camembert", "xlm-roberta"]

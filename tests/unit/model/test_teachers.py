@@ -14,6 +14,8 @@ from transformers import (
 )
 
 from stillhouse.errors import TeacherError
+from stillhouse.model.anatomy import head_paths
+from stillhouse.model.heads import outputs_of
 from stillhouse.model.teachers import (
     fresh_bert,
     hash_weights,
@@ -82,6 +84,82 @@ def test_heads_of_every_family_are_told_from_fresh_ones(
         assert not has_head
         kept, sources = bare.base_model.state_dict(), original.base_model.state_dict()
         assert all(torch.equal(weight, sources[name]) for name, weight in kept.items())
+
+
+ENDINGS = {"tags": "ForTokenClassification", "spans": "ForQuestionAnswering"}
+OUTPUTS = {"tags": 5, "spans": 2}
+
+
+def test_heads_of_tokens_of_every_family_are_told_from_fresh_ones(
+    make_model, family, token_head, family_tokens, tmp_path
+):
+    original, outputs = make_model(family, head=token_head), OUTPUTS[token_head]
+    original.save_pretrained(tmp_path / "whole")
+    original.base_model.save_pretrained(tmp_path / "bare")
+    for labels in (None, outputs):
+        whole, has_head = load_model(str(tmp_path / "whole"), labels=labels, kind=token_head)
+        assert has_head
+        assert hash_weights(whole) == hash_weights(original)
+    with torch.no_grad():
+        found, expected = whole(**family_tokens), original(**family_tokens)
+        assert torch.equal(outputs_of(found), outputs_of(expected))
+    bare, has_head = load_model(str(tmp_path / "bare"), labels=outputs, kind=token_head)
+    assert not has_head
+    assert type(bare) is type(original)
+    kept, sources = bare.base_model.state_dict(), original.base_model.state_dict()
+    assert all(torch.equal(weight, sources[name]) for name, weight in kept.items())
+
+
+def test_another_number_of_tags_gets_a_fresh_head(make_model, family, tmp_path):
+    make_model(family, head="tags").save_pretrained(tmp_path)
+    model, has_head = load_model(str(tmp_path), labels=4, kind="tags")
+    assert not has_head
+    assert model.config.num_labels == model.classifier.out_features == 4
+
+
+HEADS = ("classes", "tags", "spans")
+
+
+@pytest.mark.parametrize(("written", "wanted"), list(itertools.permutations(HEADS, 2)))
+def test_a_head_for_another_task_is_not_taken(make_model, family, written, wanted, tmp_path):
+    """Both have two outputs, and in BERT a projection of one name onto classes and onto tags."""
+    original = make_model(family, head=written, labels=2)
+    original.save_pretrained(tmp_path)
+    for labels in (None, 2):
+        model, has_head = load_model(str(tmp_path), labels=labels, kind=wanted, seed=1)
+        assert not has_head
+        kept, sources = model.base_model.state_dict(), original.base_model.state_dict()
+        assert all(
+            torch.equal(weight, sources[name]) for name, weight in kept.items() if name in sources
+        )
+        outputs = model.get_submodule(head_paths(model.config, wanted)[-1])
+        assert outputs.weight.std() < 0.06  # those of the checkpoint have 0.5
+        assert not outputs.bias.any()
+    again, _ = load_model(str(tmp_path), labels=2, kind=wanted, seed=1)
+    assert hash_weights(again) == hash_weights(model)
+
+
+@pytest.mark.parametrize("written", HEADS)
+def test_heads_of_students_of_other_families_are_told_too(
+    make_own, own_family, written, head, tmp_path
+):
+    original = make_own(own_family, head=written)
+    original.save_pretrained(tmp_path)
+    model, has_head = load_model(str(tmp_path), kind=head)
+    assert has_head == (written == head)
+    if has_head:
+        assert hash_weights(model) == hash_weights(original)
+
+
+def test_a_checkpoint_that_names_no_class_is_told_by_its_weights(make_model, tmp_path):
+    original = make_model("bert", head="tags")
+    original.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("architectures") == ["BertForTokenClassification"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(str(tmp_path), kind="tags")[1]
+    assert not load_model(str(tmp_path), kind="spans")[1]
+    assert not load_model(str(tmp_path), kind="classes")[1]  # there is no pooler
 
 
 def test_a_head_without_its_first_projection_is_fresh(make_model, family, tmp_path):
@@ -172,6 +250,32 @@ def test_the_fresh_teacher_is_small_and_seeded(tokenizer):
     assert not model.training
 
 
+def test_the_fresh_teacher_has_the_head_of_its_task(tokenizer, token_head):
+    labels = OUTPUTS[token_head]
+    model, same = (fresh_bert(tokenizer, labels=labels, seed=7, kind=token_head) for _ in range(2))
+    assert type(model).__name__ == f"Bert{ENDINGS[token_head]}"
+    assert hash_weights(model) == hash_weights(same)
+    assert (model.config.num_labels, model.config.hidden_size) == (labels, 256)
+    assert not model.training
+
+
+def test_names_of_tags_and_of_spans_are_written(make_model, tmp_path):
+    tagger, reader = make_model("bert", head="tags"), make_model("bert", head="spans")
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    name_labels(tagger, names, kind="tags")
+    name_labels(reader, (), kind="spans")
+    assert tagger.config.id2label == dict(enumerate(names))
+    assert reader.config.id2label == {0: "start", 1: "end"}
+    assert reader.config.label2id == {"start": 0, "end": 1}
+    for kind, model in (("tags", tagger), ("spans", reader)):
+        assert model.config.problem_type is None
+        model.save_pretrained(tmp_path / kind)
+        loaded, has_head = load_model(str(tmp_path / kind), kind=kind)
+        assert has_head
+        assert loaded.config.id2label == model.config.id2label
+        assert loaded.config.problem_type is None
+
+
 def test_labels_are_written_into_the_configuration(make_bert):
     model = make_bert()
     name_labels(model, ["no", "perhaps", "yes"], kind="classes")
@@ -194,6 +298,8 @@ def test_labels_are_written_into_the_configuration(make_bert):
         (["LABEL_0", "LABEL_1"], ["no", "yes"], None),
         (["no", "yes", "perhaps"], ["no", "yes"], None),
         (["no", "yes"], ["no", "yes", "perhaps"], None),
+        # Capitals count where names differ in nothing else.
+        (["a", "A", "b"], ["A", "b", "a"], (1, 2, 0)),
         # Classes that differ in case only have no order by names without case.
         (["a", "b"], ["A", "a"], None),
         (["A", "a"], ["A", "b"], None),
@@ -239,6 +345,34 @@ def test_reordered_outputs_are_the_old_ones_in_the_order(make_model, family, fam
         reorder_outputs(model, (2, 0, 3, 1))
         after = model(**family_tokens).logits
     assert torch.equal(after, before[:, [2, 0, 3, 1]])
+
+
+def test_tags_are_reordered_for_every_token(make_model, family, family_tokens):
+    model = make_model(family, head="tags")
+    with torch.no_grad():
+        before = model(**family_tokens).logits
+        reorder_outputs(model, (2, 0, 4, 3, 1))
+        after = model(**family_tokens).logits
+    torch.testing.assert_close(after, before[..., [2, 0, 4, 3, 1]], atol=1e-5, rtol=1e-5)
+
+
+def test_start_and_end_can_change_places(make_model, family, family_tokens):
+    model = make_model(family, head="spans")
+    with torch.no_grad():
+        before = model(**family_tokens)
+        reorder_outputs(model, (1, 0))
+        after = model(**family_tokens)
+    assert torch.equal(after.start_logits, before.end_logits)
+    assert torch.equal(after.end_logits, before.start_logits)
+
+
+def test_renewed_outputs_of_tokens_are_the_only_change(make_model, family, token_head):
+    model = make_model(family, head=token_head)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    renew_outputs(model, seed=3)
+    changed = {n for n, weight in model.state_dict().items() if not torch.equal(weight, before[n])}
+    last = {"tags": "classifier", "spans": "qa_outputs"}[token_head]
+    assert changed == {f"{last}.weight", f"{last}.bias"}
 
 
 def test_renewed_outputs_are_small_seeded_and_the_only_change(make_model, family):

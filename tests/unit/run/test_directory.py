@@ -174,6 +174,48 @@ def test_a_complete_run_that_refuses_what_it_is_asked_for_is_complete(tmp_path, 
     assert RunDirectory(path=tmp_path).is_complete == (status == "complete")
 
 
+@pytest.mark.parametrize("status", ["complete", "failed"])
+def test_what_a_run_refused_does_not_stay_in_its_settings(tmp_path, status):
+    facts = {"teacher_sha256": "abc"}
+    with open_run(tmp_path, asking(speedup=2.0), asks=ASKS) as run:
+        run.supernets.mkdir()
+        run.write_provenance(asking(speedup=2.0), facts)
+        run.update_state({"status": status})
+    before = (tmp_path / "settings.yaml").read_bytes()
+
+    def ask(error):
+        other = asking(speedup=9.0)
+        with open_run(tmp_path, other, asks=ASKS) as run:
+            run.write_provenance(other, facts)
+            raise error
+
+    with pytest.raises(DeviceError):
+        ask(DeviceError("no student can meet the limit"))
+    assert (tmp_path / "settings.yaml").read_bytes() == before
+    with pytest.raises(KeyboardInterrupt):  # what was stopped is asked for still
+        ask(KeyboardInterrupt())
+    assert yaml.safe_load((tmp_path / "settings.yaml").read_text())["limit"]["speedup"] == 9.0
+
+
+def test_what_a_run_stands_on_stays_known_after_a_refusal(tmp_path):
+    """Settings of the start that told it first are not put back to those without."""
+    with open_run(tmp_path, asking(speedup=2.0), asks=ASKS) as run:
+        run.supernets.mkdir()
+
+    def ask():
+        with open_run(tmp_path, asking(speedup=9.0), asks=ASKS) as run:
+            run.write_provenance(asking(speedup=9.0), {"data_sha256": "a" * 64})
+            raise DeviceError("no student can meet the limit")
+
+    with pytest.raises(DeviceError):
+        ask()
+    with (
+        open_run(tmp_path, asking(speedup=2.0), asks=ASKS) as run,
+        pytest.raises(RunError, match="other data"),
+    ):
+        run.refuse_other_data("b" * 64)
+
+
 def test_a_run_that_was_not_complete_is_not_so_after_a_refusal(tmp_path):
     for _ in range(2):
         with pytest.raises(DeviceError), open_run(tmp_path, SETTINGS, asks=ASKS):

@@ -21,7 +21,7 @@ EVERYTHING = {
                 "learning_rates": [1e-5, 3e-4], "batch_size": 16},
     "task": {"name": "data.csv", "text": ["question", "answer"], "label": "y", "dev": "dev.tsv",
              "metric": "f1_macro", "unlabelled": "more.txt", "max_length": 64,
-             "min_length": 4,
+             "min_length": 4, "stride": 16,
              "directory": None, "max_train": 500},
     "space": {"base": "kd-nas", "layers": [1, 2], "hidden_size": [32, 64], "heads": None,
               "head_size": [16], "ffn_size": None, "ffn_ratio": [1.0, 2.5],
