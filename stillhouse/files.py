@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written aside, synced, renamed."""
+"""Files that are either whole or absent, written by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from stillhouse.errors import StillhouseError
+
+
+@contextlib.contextmanager
+def held_alone(lock: Path, refusal: StillhouseError) -> Iterator[None]:
+    """Holds a lock that one process has at a time; a process that dies lets go of it.
+
+    Args:
+        lock: An empty file, made where it is missing; it is there afterwards.
+        refusal: Raised where another process has it.
+    """
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout as error:
+        raise refusal from error
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -101,6 +101,8 @@ class Comparison:
         file_mb: Size of the file that the runtime loads for the student, in 10⁶ bytes; `None`
             where there is no file.
         attempts: How often both were timed anew, the first time included; 0 where nothing was.
+        predicted: What was predicted of the student before it was measured; `None` where nothing
+            was.
     """
 
     student: Latency
@@ -108,6 +110,7 @@ class Comparison:
     noise_fraction: float = 0.0
     file_mb: float | None = None
     attempts: int = 0
+    predicted: Latency | None = None
 
     @property
     def speedup(self) -> float:

@@ -1,4 +1,4 @@
-"""Latencies told by a profile; what it cannot tell well is measured."""
+"""Latencies told by a profile; what it cannot tell well, and what is finished, is measured."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from stillhouse.device.features import features_of
 from stillhouse.device.latency import Comparison, Latency, Shape, Workload
 from stillhouse.device.measured import MeasuredDevice
 from stillhouse.device.profile import AnyArchitecture, Fingerprint
+from stillhouse.errors import StillhouseError
 from stillhouse.model.anatomy import ends_of
 from stillhouse.model.chains import chain_config
 from stillhouse.model.encoders import build_encoder
@@ -111,8 +112,7 @@ class PredictedDevice:
         error_fraction = float(predicted.standard_error_ms[0]) / latency_ms
         if error_fraction > self._most_error_fraction:
             self._say_why(architecture, error_fraction)
-            measured = self._in_profile_ms(self._beside_reference.compare(architecture, workload))
-            return replace(measured, teacher=teacher.student)
+            return self._measured(architecture, workload)
         half_width = _DEVIATIONS * error_fraction
         student = Latency(
             median_ms=latency_ms,
@@ -128,9 +128,40 @@ class PredictedDevice:
         noise_fraction = math.hypot(half_width, teacher.noise_fraction)
         return Comparison(student=student, teacher=teacher.student, noise_fraction=noise_fraction)
 
+    def compare_finished(self, architecture: Shape, workload: Workload) -> Comparison:
+        """Measures a student that others were chosen against, and keeps what was predicted of it.
+
+        A student that took hours is not lost where that fails: its prediction stays, and a warning
+        says why.
+
+        Raises:
+            DeviceError: As `compare` does.
+        """
+        known = self.compare(architecture, workload)
+        if known.student.how != "predicted":
+            return known
+        try:
+            measured = self._measured(architecture, workload)
+        except (StillhouseError, OSError, RuntimeError, MemoryError) as error:
+            logger.warning(
+                "the latency of %s stays predicted, for it cannot be measured: %s",
+                architecture.key,
+                error,
+            )
+            return known
+        return replace(measured, predicted=known.student)
+
     def peak_memory_mb(self, architecture: Shape, workload: Workload) -> float:
-        """Measures the memory of a student, which a profile does not tell."""
-        return self._beside_teacher.peak_memory_mb(architecture, workload)
+        """Measures the memory of a student, which a profile does not tell.
+
+        A student that has just been timed has its file still, beside the reference.
+        """
+        return self._beside_reference.peak_memory_mb(architecture, workload)
+
+    def _measured(self, architecture: Shape, workload: Workload) -> Comparison:
+        """Times a student in turn with the reference, as the teacher was, and tells both."""
+        measured = self._in_profile_ms(self._beside_reference.compare(architecture, workload))
+        return replace(measured, teacher=self._teacher_and_reference.student)
 
     @cached_property
     def _teacher_and_reference(self) -> Comparison:

@@ -16,6 +16,7 @@ from stillhouse.model.anatomy import architecture_of, ends_of, usable_positions
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.space.counts import Ends
 
 _BYTES: dict[ToldPrecision, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -66,15 +67,18 @@ class RooflineDevice:
         return told(ms, how="analytic", device=self.name, workload=workload)
 
 
-def roofline_device(chip: Chip, config: PreTrainedConfig, *, bare: bool) -> RooflineDevice:
+def roofline_device(
+    chip: Chip, config: PreTrainedConfig, *, bare: bool, task: TaskKind = "classes"
+) -> RooflineDevice:
     """Makes the device of a chip for students of a teacher.
 
     Args:
         chip: The data sheet.
         config: The teacher's.
         bare: Leaves out the projection onto the outputs, in teacher and students.
+        task: What the outputs are.
     """
-    ends = ends_of(config)
+    ends = ends_of(config, task)
     return RooflineDevice(
         chip=chip,
         teacher=architecture_of(config),

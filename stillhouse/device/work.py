@@ -113,7 +113,7 @@ def _bert(architecture: BertArchitecture, ends: Ends, workload: Workload) -> Ite
         yield from _added_and_normalised(width, tokens)
         yield from _feed_forward(width, architecture.ffn_size, architecture.activation, tokens)
         yield from _added_and_normalised(width, tokens)
-    yield from _head(width, ends, workload.batch)
+    yield from _head(width, ends, workload)
 
 
 def _chain(architecture: ChainArchitecture, ends: Ends, workload: Workload) -> Iterator[Operation]:
@@ -134,7 +134,7 @@ def _chain(architecture: ChainArchitecture, ends: Ends, workload: Workload) -> I
                 yield _elementwise(tokens * width, _LAYER_NORM, weights=2 * width)
                 yield from _convolution(width, KERNELS[kind], tokens)
             yield from _added_and_normalised(width, tokens)
-    yield from _head(widths[-1], ends, workload.batch)
+    yield from _head(widths[-1], ends, workload)
 
 
 def _mobilebert(
@@ -162,8 +162,7 @@ def _mobilebert(
             yield from _added(tokens, b)
         yield _linear(tokens, b, h)
         yield from _added(tokens, h)
-    if ends.labels:
-        yield _linear(workload.batch, h, ends.labels)
+    yield from _outputs(h, ends, workload)
 
 
 def _inner_attention(
@@ -239,11 +238,17 @@ def _affine(tokens: int, width: int) -> Operation:
     return _elementwise(tokens * width, _AFFINE, weights=2 * width)
 
 
-def _head(width: int, ends: Ends, batch: int) -> Iterator[Operation]:
-    yield _linear(batch, width, width)  # it reads one token of each example
-    yield _elementwise(batch * width, _TANH)
+def _head(width: int, ends: Ends, workload: Workload) -> Iterator[Operation]:
+    if not ends.answers_tokens:
+        yield _linear(workload.batch, width, width)  # it reads one token of each example
+        yield _elementwise(workload.batch * width, _TANH)
+    yield from _outputs(width, ends, workload)
+
+
+def _outputs(width: int, ends: Ends, workload: Workload) -> Iterator[Operation]:
     if ends.labels:
-        yield _linear(batch, width, ends.labels)
+        rows = workload.batch * (workload.length if ends.answers_tokens else 1)
+        yield _linear(rows, width, ends.labels)
 
 
 def _linear(rows: int, before: int, after: int) -> Operation:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from safetensors import SafetensorError
 from sqlalchemy.exc import SQLAlchemyError
 
 from stillhouse.errors import RunError, SettingsError, StillhouseError
-from stillhouse.files import write_text_atomically
+from stillhouse.files import held_alone, write_text_atomically
 from stillhouse.run.settings import (
     PROVENANCE_KEY,
     RunSettings,
@@ -221,15 +220,11 @@ def open_run(
         RunError: If another process has it, or it was made with other settings.
     """
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(
-            f"run directory {path} is in use by another process: wait for it, or name another "
-            "with --run"
-        ) from error
-    try:
+    refusal = RunError(
+        f"run directory {path} is in use by another process: wait for it, or name another with "
+        "--run"
+    )
+    with held_alone(path / ".lock", refusal):
         run = RunDirectory(path=path)
         _check_same_settings(run, settings, asks)
         if run.is_untouched:
@@ -238,18 +233,18 @@ def open_run(
             yield run
             return
         now = datetime.now(UTC).isoformat("T", "seconds")
-        before = run.state()
+        before, asked_before = run.state(), run.settings_file.read_text(encoding="utf-8")
         run.update_state({"status": "running", "started": before.get("started", now)})
         try:
             yield run
         except BaseException as error:
             with suppress(OSError):  # a full disk must not hide the error that it caused
                 run.update_state(_state_after(error, before))
+                if asks and isinstance(error, StillhouseError):
+                    _put_back_settings(run, asked_before)
             if isinstance(error, STORAGE_ERRORS):
                 raise RunError(_explain_storage(run, error)) from error
             raise
-    finally:
-        lock.release()
 
 
 def _check_same_settings(run: RunDirectory, settings: RunSettings, asks: tuple[str, ...]) -> None:
@@ -284,6 +279,17 @@ def _state_after(error: BaseException, before: Mapping[str, Any]) -> Mapping[str
         return before
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     return {"status": status, "reason": str(error)[:2000]}
+
+
+def _put_back_settings(run: RunDirectory, before: str) -> None:
+    """Puts back the settings of a run that refused what it was asked for.
+
+    Those of a start that was the first to tell what the run stands on remain.
+    """
+    known = yaml.safe_load(before).get(PROVENANCE_KEY) or {}
+    now = read_settings(run.settings_file).get(PROVENANCE_KEY) or {}
+    if now.keys() <= known.keys():
+        write_text_atomically(run.settings_file, before)
 
 
 def _explain_storage(run: RunDirectory, error: BaseException) -> str:
