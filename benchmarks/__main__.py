@@ -18,6 +18,10 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   predictor       the predictor of latencies on three families, from 60 measurements, beside FLOPs
   hat_latency     the predictor of latencies on the eight tables of HAT, beside ridge and network
   int8_student    a search for students served in int8; teacher to student in one line
+  squad           teacher and found student on SQuAD v1.1's official dev set, beside torchmetrics
+  tagging         teacher and found student on CoNLL-2000 chunks and EWT parts of speech
+  loyalty         label and probability loyalty of distilled and of fine-tuned students, SST-2
+  attack          TextFooler on teacher and students, SST-2; many texts at once against one by one
   repeatability   the same architectures timed in two processes an hour apart
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
   samplers        samplers replayed on a recorded table (--table): share of its front by trials

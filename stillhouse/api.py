@@ -14,12 +14,22 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import get_int_from_env
 
-from stillhouse.data.task import IN_MEMORY, Task, TaskSettings, load_task, task_from_dataset
+from stillhouse.data.task import (
+    IN_MEMORY,
+    Task,
+    TaskSettings,
+    load_task,
+    task_from_dataset,
+    usual_length,
+)
+from stillhouse.data.task_names import is_plain_text
 from stillhouse.errors import RunError, SettingsError
 from stillhouse.export.checkpoint import read_metrics
 from stillhouse.model.onnx_graph import PRECISIONS, GraphPrecision
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe import autodistil, autodistill, nas_bert
+from stillhouse.recipe.attack_report import AttackReport
+from stillhouse.recipe.attacking import AttackJob, attack_checkpoints
 from stillhouse.recipe.chain_blocks import BLOCKS_FILE
 from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
@@ -55,6 +65,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from stillhouse.device.profile import Profile
+    from stillhouse.evaluate.loyalty import LogBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +135,8 @@ class Student:
     """A finished student.
 
     Attributes:
-        path: Folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        path: Folder that the class of transformers for its task loads, such as
+            `AutoModelForSequenceClassification`.
         metrics: Content of its `metrics.json`.
     """
 
@@ -160,7 +172,7 @@ class FinetuneResult:
     """A fine-tuned checkpoint.
 
     Attributes:
-        path: Folder that `AutoModelForSequenceClassification.from_pretrained` loads.
+        path: Folder that the class of transformers for its task loads.
         metrics: Content of its `metrics.json`.
     """
 
@@ -404,6 +416,18 @@ def _family_result(run: RunDirectory, students: Sequence[Student]) -> SearchResu
     )
 
 
+def run_attack_job(job: AttackJob, out: Path, narrator: Narrator) -> AttackReport:
+    """Attacks checkpoints with synonyms, evaluates them on AdvGLUE, or both; goes on in `out`.
+
+    Args:
+        job: What to do.
+        out: Folder for `attack.json`, `adversarial.tsv` and what is kept on the way.
+        narrator: Told the progress.
+    """
+    _refuse_workers("attack")
+    return attack_checkpoints(job, out, narrator)
+
+
 def run_profile_job(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
     """Measures some architectures of a space and fits a predictor; goes on with what is begun.
 
@@ -478,17 +502,35 @@ def run_finetune_job(
         return FinetuneResult(path=run.model, metrics=read_metrics(run.model))
 
 
-def evaluate(name: str | Path, task: TaskSettings | Task | str) -> Evaluation:
+def evaluate(
+    name: str | Path,
+    task: TaskSettings | Task | str,
+    *,
+    teacher: str | Path | None = None,
+    base: LogBase = "e",
+) -> Evaluation:
     """Scores a checkpoint on the dev set of a task.
 
     Args:
         name: Folder or hub id.
         task: A task, its settings, or its name such as `glue/sst2`.
+        teacher: Folder or hub id of the fine-tuned model that it was distilled from; adds label
+            and probability loyalty.
+        base: Of the logarithm in the probability loyalty: `e` as published, or `2`.
     """
-    settings = TaskSettings(name=task) if isinstance(task, str) else task
-    loaded = settings if isinstance(settings, Task) else load_task(settings)
-    longest = settings.max_length if isinstance(settings, TaskSettings) else 128
-    return evaluate_checkpoint(str(name), loaded, max_length=longest)
+    if isinstance(task, Task):
+        settings = TaskSettings(name=IN_MEMORY, max_length=usual_length(task.kind))
+        loaded = task
+    else:
+        settings = TaskSettings(name=task) if isinstance(task, str) else task
+        loaded = load_task(settings)
+    return evaluate_checkpoint(
+        str(name),
+        loaded,
+        settings=settings,
+        teacher=None if teacher is None else str(teacher),
+        base=base,
+    )
 
 
 def export_onnx(
@@ -501,7 +543,8 @@ def export_onnx(
     """Writes a checkpoint as a folder with an ONNX file, checked against the model in PyTorch.
 
     Args:
-        model: Folder or hub id of a classifier, a model of masked words or a bare encoder.
+        model: Folder or hub id of a classifier, of a tagger of words, of a reader that answers
+            questions, of a model of masked words or of a bare encoder.
         precision: `float32`; `int8`: weights of embeddings and matrix products in 8 bits; or
             `int8-static`: the same with the scales of activations fixed beforehand, on other texts
             than those of the check, which is what OpenVINO computes in 8 bits.
@@ -518,10 +561,14 @@ def export_onnx(
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"precision is one of {', '.join(PRECISIONS)}, but is {precision!r}")
-    checked, max_length = _check_of(check)
-    folder = None if out is None else Path(out)
+    checked, settings = _check_of(check)
     return export_onnx_checkpoint(
-        str(model), folder, precision=precision, check=checked, max_length=max_length
+        str(model),
+        None if out is None else Path(out),
+        precision=precision,
+        check=checked,
+        max_length=settings.max_length,
+        stride=settings.stride,
     )
 
 
@@ -536,7 +583,8 @@ def measure(
     """Measures time, size and peak memory of a checkpoint on devices of this machine.
 
     Args:
-        model: Folder or hub id of a classifier, a model of masked words or a bare encoder.
+        model: Folder or hub id of a classifier, tagger or reader, of a model of masked words or of
+            a bare encoder.
         against: The same of its teacher, which is then timed in turn with it.
         settings: On which devices and for which workloads; by default `auto`, batch 1, length 128.
         narrator: Told the progress; by default it goes to the log.
@@ -556,15 +604,17 @@ def measure(
 
 def _check_of(
     check: str | Path | TaskSettings | Task | Sequence[str] | None,
-) -> tuple[Task | Path | Sequence[str] | None, int]:
-    """Loads a task to check on; says with it how many tokens an example has at most."""
+) -> tuple[Task | Path | Sequence[str] | None, TaskSettings]:
+    """Loads a task to check on; says with it how examples are cut."""
     if isinstance(check, str | Path):
-        if Path(check).suffix.lower() == ".txt":
-            return Path(check).expanduser(), TaskSettings().max_length
+        if is_plain_text(str(check)):
+            return Path(check).expanduser(), TaskSettings()
         check = TaskSettings(name=str(check))
     if isinstance(check, TaskSettings):
-        return load_task(check), check.max_length
-    return check, TaskSettings().max_length
+        return load_task(check), check
+    if isinstance(check, Task):
+        return check, TaskSettings(name=IN_MEMORY, max_length=usual_length(check.kind))
+    return check, TaskSettings()
 
 
 def search(  # noqa: PLR0913  the one public door; everything else is in `settings`
@@ -620,7 +670,9 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         teacher=_teacher_in_memory(teacher, tokenizer), task=_task_in_memory(task, text, label)
     )
     overrides |= _task_overrides(task, text, label)
-    resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
+    resolved = settings_from_dict(
+        apply_overrides(_with_usual_length(settings or {}, given.task), overrides)
+    )
     return run_search_job(resolved, _run_path(run), narrator or LoggingNarrator(), given)
 
 
@@ -660,8 +712,18 @@ def finetune(  # noqa: PLR0913  the one public door; everything else is in `sett
         overrides["finetune.epochs"] = epochs
     given = Given(task=_task_in_memory(task, text, label))
     overrides |= _task_overrides(task, text, label)
-    resolved = settings_from_dict(apply_overrides(settings or {}, overrides))
+    resolved = settings_from_dict(
+        apply_overrides(_with_usual_length(settings or {}, given.task), overrides)
+    )
     return run_finetune_job(resolved, _run_path(run), narrator or LoggingNarrator(), given)
+
+
+def _with_usual_length(settings: Mapping[str, Any], task: Task | None) -> Mapping[str, Any]:
+    """Lets examples of a task in memory be as long as is usual for its kind, unless it is said."""
+    if task is None:
+        return settings
+    length = {"max_length": usual_length(task.kind)}
+    return {**settings, "task": {**length, **settings.get("task", {})}}
 
 
 def _run_path(run: str | Path | None) -> Path:
@@ -710,8 +772,9 @@ def _task_in_memory(
         return task
     if not text or label is None:
         raise SettingsError(
-            f"a Dataset as task needs its columns: pass text=('sentence',), label='label'; it has "
-            f"{task.column_names}"
+            "a Dataset as task needs its columns: pass text=('sentence',), label='label', for tags "
+            "text=('tokens',), label='ner_tags', for questions text=('question', 'context'), "
+            f"label='answers'; it has {task.column_names}"
         )
     return task_from_dataset(task, text=text, label=label)
 

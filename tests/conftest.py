@@ -23,6 +23,12 @@ KEYWORDS = {
 
 
 @pytest.fixture(scope="session")
+def weather_words():
+    """The words of the texts by what they tell: of bad weather, of good weather, of nothing."""
+    return {**KEYWORDS, "nothing": tuple(FILLERS)}
+
+
+@pytest.fixture(scope="session")
 def weather_rows():
     """120 distinct texts with their labels, the classes in turn."""
     draw = random.Random(0)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from stillhouse.cli.attack import attack
 from stillhouse.cli.devices import devices, measure
 from stillhouse.cli.profile import profile
 from stillhouse.cli.progress import RichNarrator
@@ -26,6 +28,8 @@ from stillhouse.errors import SettingsError, StillhouseError
 
 if TYPE_CHECKING:
     from stillhouse.api import FinetuneResult, Student
+    from stillhouse.evaluate.loyalty import Loyalty
+    from stillhouse.recipe.evaluation import Evaluation
     from stillhouse.recipe.plan import Plan
     from stillhouse.run.settings import RunSettings
 
@@ -49,7 +53,10 @@ TeacherOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="glue/sst2 and the like, a table file, hf:OWNER/NAME, or 'embedded'."),
+    typer.Option(
+        help="glue/sst2 and the like, squad, squad-v2, a table, CoNLL or SQuAD file, "
+        "hf:OWNER/NAME, or 'embedded'."
+    ),
 ]
 RunOption = Annotated[
     Path, typer.Option("--run", help="Run directory; the same command again resumes it.")
@@ -273,7 +280,7 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
         return
     _print_students(result.students, result.competitors)
     best = result.students[0]
-    hint = f"Load the best with AutoModelForSequenceClassification.from_pretrained('{best.path}')"
+    hint = f"Load the best with {_auto_class(best)}.from_pretrained('{best.path}')"
     if settings.recipe == "autodistill":
         hint = f"Fine-tune the best with stillhouse finetune {best.path} --task glue/mrpc"
     err.print(
@@ -431,15 +438,25 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Checkpoint folder or hub id.")],
     *,
     task: TaskOption = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Fine-tuned teacher, to tell how loyal the model's answers are to it."),
+    ] = None,
+    loyalty_base: Annotated[
+        str, typer.Option(help="Logarithm of the probability loyalty: e (as published) or 2.")
+    ] = "e",
     text: TextOption = None,
     label: LabelOption = None,
     dev: DevOption = None,
     metric: MetricOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Score a checkpoint on the dev set of a task.
 
-    Example: stillhouse evaluate runs/sst2/students/1 --task glue/sst2
+    Example: stillhouse evaluate runs/sst2/students/1 --task glue/sst2 --teacher runs/sst2/teacher
     """
+    if loyalty_base not in ("e", "2"):
+        raise SettingsError(f"--loyalty-base is e or 2, but is {loyalty_base!r}")
     settings = gather_settings(
         None,
         {
@@ -449,17 +466,14 @@ def evaluate(
             "task.dev": dev,
             "task.metric": metric,
         },
+        overrides=overrides or (),
     )
     from stillhouse.api import evaluate as evaluate_model  # noqa: PLC0415  torch loads after parsing
 
     quiet_libraries()
-    result = evaluate_model(model, settings.task)
-    for position, (name, value) in enumerate(result.scores.items()):
-        interval = (
-            f"  (95 % interval {result.low:.4f} to {result.high:.4f})" if not position else ""
-        )
-        out.print(f"{name} {value:.4f}{interval}", highlight=False)
-    out.print(f"{result.count} dev examples of {result.task}", highlight=False, markup=False)
+    base = cast(Any, loyalty_base)
+    result = evaluate_model(model, settings.task, teacher=teacher, base=base)
+    _print_evaluation(result)
 
 
 @app.command()
@@ -559,8 +573,10 @@ def export(
     """
     if to != "onnx":
         raise SettingsError(f"--to is onnx, the one format that is written, but is {to!r}")
+    from stillhouse.data.task_names import is_plain_text  # noqa: PLC0415  loads datasets
+
     checked: Any = check
-    if check is not None and Path(check).suffix.lower() != ".txt":
+    if check is not None and not is_plain_text(check):
         columns = None if text is None else text.split(",")
         options = {"name": check, "text": columns, "label": label, "dev": dev, "metric": metric}
         named = {f"task.{name}": value for name, value in options.items()}
@@ -577,7 +593,7 @@ def export(
             highlight=False,
         )
     err.print(
-        f"\nDone. Try it: python {exported.path / 'infer.py'} 'a sentence'",
+        f"\nDone. Try it: cd {exported.path} && {exported.told['example']}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -757,23 +773,65 @@ def _print_selected(students: Sequence[Student]) -> None:
 
 
 def _print_costs(students: Mapping[str, Student]) -> None:
-    """Prints sizes, and for every limit of every student what was asked and measured."""
+    """Prints for every limit of every student what was asked and what it is, and sizes."""
     from stillhouse.report.figures import read_figures  # noqa: PLC0415  loads scipy
     from stillhouse.report.limits_table import lines_of  # noqa: PLC0415  loads scipy
-    from stillhouse.report.wording import sizes  # noqa: PLC0415  loads scipy
+    from stillhouse.report.wording import prediction, sizes  # noqa: PLC0415  loads scipy
 
     lines = [line for name, one in students.items() for line in lines_of(name, one.metrics)]
     if lines:
         table = Table(title="Limits")
-        for column in ("student", "limit", "measured", "outcome"):
+        for column in ("student", "limit", "value", "how known", "outcome"):
             table.add_column(column)
         for line in lines:
-            told = f"{line.measured} ({line.interval})" if line.interval else line.measured
-            table.add_row(line.student, line.asked, told, line.margin or "-")
+            told = f"{line.value} ({line.interval})" if line.interval else line.value
+            table.add_row(line.student, line.asked, told, line.how or "-", line.margin or "-")
         out.print(table)
     for name, one in students.items():
-        if told := sizes(read_figures(one.metrics)):
+        figures = read_figures(one.metrics)
+        if told := "; ".join(filter(None, (sizes(figures), prediction(figures)))):
             out.print(f"student {name}: {told}", highlight=False)
+
+
+def _auto_class(student: Student) -> str:
+    """Names the class of transformers that loads a student of a task, or of masked words."""
+    from stillhouse.model.heads import auto_class_of  # noqa: PLC0415  loads torch
+
+    name: str = auto_class_of(student.metrics.get("task_kind", "classes")).__name__
+    return name
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    """Prints scores, a table of labels where the task has tags, and loyalty where it was asked."""
+    for position, (name, value) in enumerate(result.scores.items()):
+        interval = (
+            f"  (95 % interval {result.low:.4f} to {result.high:.4f})" if not position else ""
+        )
+        out.print(f"{name} {value:.4f}{interval}", highlight=False)
+    out.print(f"{result.count} dev examples of {result.task}", highlight=False, markup=False)
+    if result.labels:
+        table = Table(title="Labels")
+        for column in ("label", "precision", "recall", "f1", "support"):
+            table.add_column(column, justify="left" if column == "label" else "right")
+        for row in result.labels:
+            shares = [f"{row[name]:.4f}" for name in ("precision", "recall", "f1")]
+            table.add_row(Text(row["label"]), *shares, str(row["support"]))
+        out.print(table)
+    if result.loyalty is not None:
+        _print_loyalty(result.loyalty)
+
+
+def _print_loyalty(agreement: Loyalty) -> None:
+    if agreement.label is None:
+        out.print(f"loyalty: none, {agreement.reason}", highlight=False)
+        return
+    logarithm = "natural logarithm" if agreement.base == "e" else "logarithm to base 2"
+    for name, note in (("label", ""), ("probability", f", {logarithm}")):
+        value, low, high = (getattr(agreement, f"{name}{end}") for end in ("", "_low", "_high"))
+        out.print(
+            f"{name} loyalty {value:.4f}  (95 % interval {low:.4f} to {high:.4f}{note})",
+            highlight=False,
+        )
 
 
 def _print_finetuned(result: FinetuneResult) -> None:
@@ -829,6 +887,7 @@ def _row(metrics: Any) -> list[str]:
     ]
 
 
+app.command()(attack)
 app.command()(profile)
 app.command()(devices)
 app.command()(measure)

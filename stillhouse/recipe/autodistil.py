@@ -36,7 +36,7 @@ from stillhouse.model.teachers import hash_weights
 from stillhouse.recipe.final import latency_metrics
 from stillhouse.recipe.limits import cost_metrics, teacher_costs
 from stillhouse.recipe.selection import Scales, best_within, first_within, refuse_hopeless
-from stillhouse.recipe.served import say_scored_in_float
+from stillhouse.recipe.served import say_how_far_served, say_scored_in_float
 from stillhouse.recipe.supernets import Nursery, ScoredSubnet, score_subnets, train_supernet
 from stillhouse.recipe.task_proxy import TaskProxy
 from stillhouse.recipe.teacher import SCRATCH
@@ -72,6 +72,12 @@ ASKS = (
 FAMILY_FILE = "family.json"
 ONE_SHOT = "one-shot"
 _COSTS = "costs"
+SCORED = {
+    "relation": "students are chosen by relation losses, unquantised: a file of {} does not give "
+    "the queries, keys and values that these compare",
+    "task": "students are chosen by what they learn of the task, unquantised",
+}
+"""What is said where the device is of 8 bits, by what judges."""
 DEFAULT_FLOPS_FRACTION = 0.5
 """The paper's budget, taken where no limit is given."""
 
@@ -170,6 +176,7 @@ def open_nursery(
     check_relation_heads(heads, whole.attention_width, whose="teacher")
     _check_settings(settings, teacher, accelerator)
     say_scored_in_float(settings.device, narrator)
+    say_how_far_served(settings.device, narrator, SCORED[settings.supernet.judge])
     with accelerator.main_process_first():  # it prepares the corpus, the others open it
         narrator.begin("Corpus", 1.0)
         corpus = prepare_corpus(

@@ -28,6 +28,7 @@ from stillhouse.recipe.mobile_nursery import (
 )
 from stillhouse.recipe.mobile_references import judge_references, train_competitors
 from stillhouse.recipe.searching import Aims, time_keeper, told, why_no_winner
+from stillhouse.recipe.served import say_how_far_served
 from stillhouse.search.halving import judge_by_rungs
 from stillhouse.search.loop import run_search
 from stillhouse.search.objectives import REWARD
@@ -49,6 +50,12 @@ if TYPE_CHECKING:
     from stillhouse.search.loop import Judgement, Screening
     from stillhouse.search.trial import Trial
     from stillhouse.space.architecture import Architecture
+
+SCORED = (
+    "candidates and students tell masked words with their encoder in {}, too, and with a head in "
+    "float32, which is not served"
+)
+"""What is said where the device is of 8 bits."""
 
 REWARD_ALPHA = -0.07
 """Exponent of the latency where the reward alone is searched: MnasNet's, as AutoDistill is read."""
@@ -104,6 +111,7 @@ def _note_start(nursery: MobileNursery) -> None:
     """Writes what the run stands on; refuses another teacher or corpus than it began with."""
     run, space, corpus = nursery.run, nursery.space, nursery.corpus
     run.write_provenance(nursery.settings, refuse_other_origin(nursery))
+    say_how_far_served(nursery.settings.device, nursery.narrator, SCORED)
     run.update_state(
         {
             "task": f"corpus {nursery.settings.corpus.name}",

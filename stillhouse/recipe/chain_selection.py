@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import torch
 
 from stillhouse.device.latency import Comparison, told
 from stillhouse.distill.losses import label_cross_entropy
-from stillhouse.errors import DeviceError
+from stillhouse.errors import DeviceError, ExportError
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.recipe.chain_memory import MEMORY_ROUNDS, MOST_MEMORIES, bound_memory
@@ -23,12 +23,15 @@ from stillhouse.recipe.limits import (
     ROUNDING,
     Weighed,
     bytes_per_parameter,
+    compare_finished,
     cost_metrics,
+    is_over,
     is_within,
     violations,
     with_any_memory,
     with_memory,
 )
+from stillhouse.recipe.served import precision_facts, scored_in, served_chains, served_states
 from stillhouse.search.table_selection import BlockTable, nearest, select_lowest
 from stillhouse.space.chain_counts import (
     bridge_flops,
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from stillhouse.device.operations import OperationTable
     from stillhouse.recipe.chain_blocks import BlockRow
     from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
+    from stillhouse.recipe.served import Served
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.settings import LimitSettings
     from stillhouse.space.chain import ChainArchitecture, ChainBlock
@@ -65,7 +69,8 @@ class Chosen:
     Attributes:
         block_loss: Sum of its blocks' losses, by which it was proposed.
         mlm_loss: Cross-entropy in nats of the complete model at hidden tokens of held-out text,
-            with the supernets' weights and the teacher's head, by which it was chosen.
+            with the supernets' weights, in 8 bits where the device is, and the teacher's head; by
+            which it was chosen.
         predicted_ms: Sum of its operations' latencies and its ends'.
     """
 
@@ -282,6 +287,7 @@ def select_students(
         DeviceError: If a budget is met by none; those before it are noted.
     """
     table = ChainTable(nursery, operations, rows)
+    served = served_chains(nursery)
     dev: list[DevBatch] = []
     folders = []
     for limits in budgets:
@@ -289,7 +295,12 @@ def select_students(
         if folder is None:
             dev = dev or nursery.dev()
             selection = _Selection(
-                nursery=nursery, operations=operations, table=table, supernets=supernets, dev=dev
+                nursery=nursery,
+                operations=operations,
+                table=table,
+                supernets=supernets,
+                dev=dev,
+                served=served,
             )
             (best, *others), weighed = selection.within(limits)
             facts = _facts(nursery, table, best, weighed, limits)
@@ -331,6 +342,7 @@ class _Selection:
     table: ChainTable
     supernets: Sequence[BlockSupernet]
     dev: Sequence[DevBatch]
+    served: Served | None
 
     def within(self, limits: LimitSettings) -> tuple[list[Chosen], Weighed]:
         """Measures complete models until one is within the budget; sums are predictions only.
@@ -366,23 +378,38 @@ class _Selection:
         )
 
     def _ranked(self, limits: LimitSettings, most_parameters: float) -> list[Chosen]:
-        """Proposes chains by the table and orders them by what they do as complete models."""
+        """Proposes chains by the table and orders them by what they do as complete models.
+
+        Raises:
+            DeviceError: If the device can serve none of them.
+        """
         nursery = self.nursery
         count = nursery.settings.select.candidates
         proposed = self.table.select(limits, count, most_parameters)
         nursery.narrator.begin(f"Comparing {len(proposed)} complete students", 1.0)
         ranked = []
         for done, (architecture, loss) in enumerate(proposed, start=1):
-            chosen = Chosen(
-                architecture=architecture,
-                block_loss=loss,
-                mlm_loss=mlm_loss(nursery, self.supernets, architecture.blocks, self.dev),
-                predicted_ms=self.operations.chain_ms(architecture),
-            )
-            ranked.append(chosen)
+            try:
+                ranked.append(self._judged(architecture, loss))
+            except ExportError as error:
+                nursery.narrator.say(f"{architecture.label} is left out: {error}")
             nursery.narrator.advance(done / len(proposed))
         nursery.narrator.end()
+        if not ranked:
+            raise DeviceError(
+                f"{nursery.device.name} can serve none of the {len(proposed)} students that are "
+                "within the limit, for the reasons told: take another device or precision"
+            )
         return sorted(ranked, key=lambda one: one.mlm_loss)
+
+    def _judged(self, architecture: ChainArchitecture, block_loss: float) -> Chosen:
+        blocks = architecture.blocks
+        return Chosen(
+            architecture=architecture,
+            block_loss=block_loss,
+            mlm_loss=mlm_loss(self.nursery, self.supernets, blocks, self.dev, served=self.served),
+            predicted_ms=self.operations.chain_ms(architecture),
+        )
 
     def _weighed(self, ranked: Sequence[Chosen], limits: LimitSettings) -> list[Weighed]:
         """Weighs in the order of rank, up to the first that is within, or to enough memories."""
@@ -400,8 +427,12 @@ class _Selection:
             comparison = self.table.predicted(architecture)
         else:
             comparison = nursery.device.compare(architecture, nursery.workload)
+        weighed = self.table.weighed(architecture, comparison)
+        if comparison.student.how == "predicted" and not is_over(violations(limits, weighed)):
+            comparison = compare_finished(nursery.device, architecture, nursery.workload)
+            weighed = self.table.weighed(architecture, comparison)
         ask = partial(nursery.device.peak_memory_mb, architecture, nursery.workload)
-        return with_memory(self.table.weighed(architecture, comparison), limits, ask)
+        return with_memory(weighed, limits, ask)
 
 
 @torch.no_grad()
@@ -410,13 +441,23 @@ def mlm_loss(
     supernets: Sequence[BlockSupernet],
     blocks: Sequence[ChainBlock],
     dev: Sequence[DevBatch],
+    *,
+    served: Served | None = None,
 ) -> float:
-    """Scores a complete model: its last state, read by the teacher's head for masked words."""
+    """Scores a complete model: its last state, read by the teacher's head for masked words.
+
+    Raises:
+        ExportError: If it is served in 8 bits, and cannot be written so.
+    """
     head = nursery.teacher.head
     assert head is not None  # `with_mlm_head` gave it one
+    states: Iterator[torch.Tensor]
+    if served is None:
+        states = (chain_states(supernets, blocks, one, precision=nursery.precision) for one in dev)
+    else:
+        states = served_states(served, supernets, blocks, dev)
     total, count = 0.0, 0
-    for batch in dev:
-        state_BTD = chain_states(supernets, blocks, batch, precision=nursery.precision)
+    for batch, state_BTD in zip(dev, states, strict=True):
         chosen_ND = state_BTD.float().flatten(0, 1)[batch.text.places]
         labels_N = batch.text.labels
         total += label_cross_entropy(head(chosen_ND), labels_N).item() * len(labels_N)
@@ -448,6 +489,7 @@ def _facts(
     ask = partial(nursery.device.peak_memory_mb, chosen.architecture, nursery.workload)
     return {
         **_described(chosen),
+        **precision_facts(scored_in(nursery)),
         **latencies,
         "device": nursery.device.name,
         "workload": asdict(nursery.workload),

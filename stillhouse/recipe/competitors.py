@@ -30,6 +30,8 @@ _SHOWN = (
     "latency_low_ms",
     "latency_high_ms",
     "latency_how",
+    "latency_predicted_ms",
+    "latency_predicted_error_fraction",
     "teacher_latency_ms",
     "speedup",
     "parameters",

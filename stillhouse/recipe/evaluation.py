@@ -1,8 +1,8 @@
-"""Scoring a finished checkpoint on a task's dev set."""
+"""Scoring a finished checkpoint on a task's dev set, alone or beside its teacher."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,16 +10,23 @@ from torch import nn
 
 from stillhouse.data.encoding import encode
 from stillhouse.errors import DataError
-from stillhouse.evaluate.metrics import bootstrap, score
+from stillhouse.evaluate.loyalty import loyalty
 from stillhouse.export.checkpoint import known_max_length
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import label_order_by_name, load_model, load_tokenizer
+from stillhouse.recipe.scoring import own_gold, quality_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from stillhouse.data.task import Task
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stillhouse.data.answers import Gold
+    from stillhouse.data.task import Task, TaskSettings
+    from stillhouse.evaluate.loyalty import LogBase, Loyalty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,9 @@ class Evaluation:
         scores: By metric; the primary one comes first.
         low: Lower end of the primary metric's 95 % bootstrap interval.
         high: Upper end of it.
-        count: Examples scored.
+        count: Examples, sentences or questions scored.
+        labels: Of a tagging task precision, recall and F1 of every label, as plain data.
+        loyalty: Agreement with the teacher's answers, where one was given.
     """
 
     task: str
@@ -39,20 +48,58 @@ class Evaluation:
     low: float
     high: float
     count: int
+    labels: Sequence[Mapping[str, Any]] = field(default=())
+    loyalty: Loyalty | None = None
 
 
-def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation:
+def evaluate_checkpoint(
+    name: str,
+    task: Task,
+    *,
+    settings: TaskSettings,
+    teacher: str | None = None,
+    base: LogBase = "e",
+) -> Evaluation:
     """Scores a checkpoint folder or hub id on the task's dev set, in float32.
 
     Args:
         name: The checkpoint.
         task: The task.
-        max_length: Most tokens of an example; fewer where the checkpoint was trained on fewer.
+        settings: Most tokens of an example (fewer are read where the checkpoint was trained on
+            fewer), and the overlap of the windows of a long passage.
+        teacher: Checkpoint whose answers those of `name` are compared with.
+        base: Of the logarithm in the probability loyalty.
 
     Raises:
-        DataError: If the checkpoint's labels cannot be those of the task.
+        DataError: If the checkpoint's labels cannot be those of the task, or the teacher reads
+            other tokens.
     """
-    model, has_head = load_model(name)
+    longest = known_max_length(name, settings.max_length)
+    if teacher is not None:
+        longest = min(longest, known_max_length(teacher, settings.max_length))
+    logits, gold = _answers(name, task, settings=settings, longest=longest)
+    facts = quality_facts(task.metrics, logits, gold, seed=0)
+    agreement = None
+    if teacher is not None:
+        _check_same_tokens(name, teacher)
+        theirs, teacher_gold = _answers(teacher, task, settings=settings, longest=longest)
+        agreement = loyalty(logits, theirs, gold, seed=0, base=base, teacher_gold=teacher_gold)
+    return Evaluation(
+        task=task.name,
+        scores=facts["scores"],
+        low=facts["quality_low"],
+        high=facts["quality_high"],
+        count=facts["quality_count"],
+        labels=facts.get("labels", ()),
+        loyalty=agreement,
+    )
+
+
+def _answers(
+    name: str, task: Task, *, settings: TaskSettings, longest: int
+) -> tuple[NDArray[np.float32], Gold]:
+    """Runs a checkpoint over dev; its outputs come in the task's order of labels."""
+    model, has_head = load_model(name, kind=task.kind)
     labels = task.output_count
     if not has_head or model.config.num_labels != labels:
         raise DataError(
@@ -61,9 +108,9 @@ def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation
         )
     module: nn.Module = model
     module.to("cuda" if torch.cuda.is_available() else "cpu")
-    longest = min(known_max_length(name, max_length), usable_positions(model.config))
-    dev = encode(task.dev, load_tokenizer(name), max_length=longest)
-    logits_NC = predict(model, dev)
+    most = min(longest, usable_positions(model.config))
+    dev = encode(task.dev, load_tokenizer(name), max_length=most, stride=settings.stride)
+    logits = predict(model, dev)
     if task.label_names:
         order = label_order_by_name(model, task.label_names)
         if order is None:
@@ -71,13 +118,13 @@ def evaluate_checkpoint(name: str, task: Task, *, max_length: int) -> Evaluation
                 f"{name} has the labels {label_names(model.config)}, the task "
                 f"{task.name} has {list(task.label_names)}: evaluate it on its own task"
             )
-        logits_NC = logits_NC[:, list(order)]
-    assert dev.labels is not None
-    low, high = bootstrap(task.metrics[0], logits_NC, dev.labels, seed=0)
-    return Evaluation(
-        task=task.name,
-        scores=score(task.metrics, logits_NC, dev.labels),
-        low=low,
-        high=high,
-        count=len(dev),
-    )
+        logits = logits[:, list(order)]
+    return logits, own_gold(model, dev)
+
+
+def _check_same_tokens(name: str, teacher: str) -> None:
+    if load_tokenizer(name).get_vocab() != load_tokenizer(teacher).get_vocab():
+        raise DataError(
+            f"{name} and {teacher} have other vocabularies, so that their answers to the same "
+            "tokens cannot be compared: give the teacher that it was distilled from"
+        )

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import yaml
+from datasets import Dataset, Features, List, Value
 
+from stillhouse.data.answers import SpanGold
 from stillhouse.data.embedded import load_embedded
 from stillhouse.data.encoding import encode
-from stillhouse.data.examples import Examples, label_array
+from stillhouse.data.examples import Examples
+from stillhouse.data.question_windows import USUAL_STRIDE
 from stillhouse.data.table import load_unlabelled
+from stillhouse.data.tagging import to_dataset
 from stillhouse.data.task import Task
 from stillhouse.errors import DataError
+from stillhouse.evaluate.answering import answers
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, known_max_length, read_metrics
-from stillhouse.export.onnx_folder import Calibration, Check, Provenance, write_onnx_folder
+from stillhouse.export.comparison import Check
+from stillhouse.export.onnx_folder import Calibration, Provenance, write_onnx_folder
 from stillhouse.model.anatomy import label_names, usable_positions
-from stillhouse.model.checkpoint_heads import load_headed
+from stillhouse.model.checkpoint_heads import OF_TASKS, load_headed
+from stillhouse.model.heads import head_for
 from stillhouse.model.onnx_graph import require_onnx
 from stillhouse.model.teachers import label_order_by_name
+from stillhouse.recipe.scoring import own_gold
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from numpy.typing import NDArray
 
-    from stillhouse.model.checkpoint_heads import HeadedModel
+    from stillhouse.data.encoding import EncodedSet
+    from stillhouse.model.checkpoint_heads import HeadedModel, HeadKind
     from stillhouse.model.onnx_graph import GraphPrecision
 
+Reading: TypeAlias = "Callable[[NDArray[np.float32]], NDArray[np.str_]]"
 Scorer: TypeAlias = "Callable[[NDArray[np.float32]], Mapping[str, float]]"
 CheckText: TypeAlias = Task | Path | Sequence[str] | None
 MOST_TEXTS = 256
@@ -39,6 +48,8 @@ EMBEDDED_TEXTS = 24
 MOST_CALIBRATING = 256
 """Examples that scales are fixed on."""
 FEWEST_CALIBRATING = 16
+PAIR_SEPARATOR = " ||| "
+"""Parts a question from its passage in a text, as in the example of an exported folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,20 +74,29 @@ class OnnxExport:
 
 
 def export_onnx_checkpoint(
-    name: str, folder: Path | None, *, precision: GraphPrecision, check: CheckText, max_length: int
+    name: str,
+    folder: Path | None,
+    *,
+    precision: GraphPrecision,
+    check: CheckText,
+    max_length: int,
+    stride: int = USUAL_STRIDE,
 ) -> OnnxExport:
     """Writes a checkpoint as a folder with an ONNX file.
 
     Args:
-        name: Hub id or folder of a classifier, of a model of masked words or of a bare encoder.
+        name: Hub id or folder of a classifier, of a tagger of words, of a reader that answers
+            questions, of a model of masked words or of a bare encoder.
         folder: Where it ends; `None` takes `onnx`, `onnx-int8` or `onnx-int8-static` in the
             checkpoint's folder, or in `runs/exports/NAME` for a hub id.
         precision: Of the file. The scales of `int8-static` are fixed on other texts than those of
             the check: on training texts of the task, or on the last of a file or of given texts.
         check: A task, whose dev set scores the model as well; a text file, one text a line; texts;
-            or `None`, which takes some of the embedded task.
+            or `None`, which takes some of the embedded task. A tagger takes them apart at spaces; a
+            reader reads `QUESTION ||| PASSAGE`, or a text without ` ||| ` as both.
         max_length: Most tokens of an example of the check; fewer where the checkpoint was trained
             on fewer.
+        stride: Tokens that two windows of a long passage share.
 
     Raises:
         ExportError: As `write_onnx_folder`, or if a package is missing.
@@ -87,12 +107,17 @@ def export_onnx_checkpoint(
     require_onnx()
     exported = load_headed(name)
     longest = min(known_max_length(name, max_length), usable_positions(exported.model.config))
-    texts, others = _texts_of(check, is_static=precision == "int8-static")
-    checked = _check(exported, check, texts, max_length=longest)
+    if isinstance(check, Task):
+        _check_task(exported, check)
+    texts, others = _texts_of(check, exported.head, is_static=precision == "int8-static")
+
+    def encoded(dataset: Dataset) -> EncodedSet:
+        return encode(dataset, exported.tokenizer, max_length=longest, stride=stride)
+
+    checked = _check(exported, check, texts, encoded(texts.dataset))
     calibration = None
     if others is not None:
-        encoded = encode(others.dataset, exported.tokenizer, max_length=longest)
-        calibration = Calibration(name=others.name, encoded=encoded)
+        calibration = Calibration(name=others.name, encoded=encoded(others.dataset))
     path = folder or _usual_folder(name, precision)
     told = write_onnx_folder(
         path,
@@ -110,32 +135,72 @@ def _usual_folder(name: str, precision: GraphPrecision) -> Path:
     return base / ("onnx" if precision == "float32" else f"onnx-{precision}")
 
 
-def _check(exported: HeadedModel, check: CheckText, texts: _Texts, *, max_length: int) -> Check:
-    columns = texts.dataset.with_format(None)[:]
-    pairs: list[Any] = columns["text_a"]
-    if "text_b" in columns:
-        pairs = list(zip(pairs, columns["text_b"], strict=True))
+def _check(exported: HeadedModel, check: CheckText, texts: _Texts, encoded: EncodedSet) -> Check:
     return Check(
         name=texts.name,
-        texts=pairs,
-        encoded=encode(texts.dataset, exported.tokenizer, max_length=max_length),
-        score=_scorer(exported, check) if isinstance(check, Task) else None,
+        texts=_plain(texts.dataset),
+        encoded=encoded,
+        score=_scorer(exported, check, encoded) if isinstance(check, Task) else None,
+        answers=_reading(exported, check, encoded) if exported.head == "reader" else None,
     )
 
 
-def _texts_of(check: CheckText, *, is_static: bool) -> tuple[_Texts, _Texts | None]:
+def _plain(dataset: Dataset) -> list[Any]:
+    """Gives the texts of examples as they are tokenised: texts, pairs of them, or words."""
+    columns = dataset.with_format(None)[:]
+    if "words" in columns:
+        return list(columns["words"])
+    names = [name for name in ("question", "context", "text_a", "text_b") if name in columns]
+    if len(names) == 1:
+        return list(columns[names[0]])
+    return list(zip(*(columns[name] for name in names), strict=True))
+
+
+def _texts_of(check: CheckText, head: HeadKind, *, is_static: bool) -> tuple[_Texts, _Texts | None]:
     """Gathers what to check on, and for a static file others to fix scales on."""
     if isinstance(check, Task):
-        name, train = check.name, check.train
-        texts = _Texts(name=f"the dev set of {name}", dataset=check.dev)
-    elif check is None:
+        texts = _Texts(name=f"the dev set of {check.name}", dataset=check.dev)
+        others = _Texts(name=f"the training set of {check.name}", dataset=_drawn(check.train))
+        return texts, others if is_static else None
+    if check is None:
         source = load_embedded()
-        name, train = "the embedded task", source.train
+        name = "the embedded task"
         texts = _Texts(name=name, dataset=_of_many_lengths(source.dev))
+        train = _Texts(name=f"the training set of {name}", dataset=_drawn(source.train))
+        held = train if is_static else None
     else:
-        return _parted(check, is_static=is_static)
-    others = _Texts(name=f"the training set of {name}", dataset=_drawn(train))
-    return texts, others if is_static else None
+        texts, held = _parted(check, is_static=is_static)
+    return _for_head(texts, head), None if held is None else _for_head(held, head)
+
+
+def _for_head(texts: _Texts, head: HeadKind) -> _Texts:
+    """Makes of texts what a model with a head reads; nothing is known of tags or answers."""
+    given: list[str] = texts.dataset["text_a"][:]
+    if head == "tagger":
+        words = [row for row in map(str.split, given) if row]
+        if not words:
+            raise DataError(f"{texts.name}: there is no word to tag; give sentences")
+        return replace(texts, dataset=to_dataset(words))
+    if head != "reader":
+        return texts
+    parts = [text.partition(PAIR_SEPARATOR) for text in given]
+    questions = {
+        "key": [str(number) for number in range(len(given))],
+        "question": [question for question, _, _ in parts],
+        "context": [passage or question for question, _, passage in parts],
+        "answers": [[] for _ in given],
+        "answer_starts": [[] for _ in given],
+    }
+    both = sum(not passage for _, _, passage in parts)
+    told = f" ({both} of them both question and passage)" if both else ""
+    dataset = Dataset.from_dict(questions, features=_QUESTIONS)
+    return _Texts(name=f"{texts.name}{told}", dataset=dataset)
+
+
+_QUESTIONS = Features(
+    {name: Value("string") for name in ("key", "question", "context")}
+    | {"answers": List(Value("string")), "answer_starts": List(Value("int64"))}
+)
 
 
 def _of_many_lengths(dataset: Dataset) -> Dataset:
@@ -176,9 +241,19 @@ def _parted(check: Path | Sequence[str], *, is_static: bool) -> tuple[_Texts, _T
     return texts, _Texts(name=f"{name} (its last ones)", dataset=held)
 
 
-def _scorer(exported: HeadedModel, task: Task) -> Scorer | None:
+def _check_task(exported: HeadedModel, task: Task) -> None:
+    """Refuses a task that is none for the head of a model, where that is of tasks at all."""
+    wanted = OF_TASKS[head_for(task.kind)]
+    if exported.head in OF_TASKS.values() and exported.head != wanted:
+        raise DataError(
+            f"{exported.name} is a {exported.head}, the task {task.name} needs a {wanted}: check "
+            "it on its own task, or on a text file"
+        )
+
+
+def _scorer(exported: HeadedModel, task: Task, encoded: EncodedSet) -> Scorer | None:
     """Returns what scores logits, or `None` for a model without the head of a task."""
-    if exported.head != "classifier":
+    if exported.head not in OF_TASKS.values():
         return None
     outputs = exported.model.config.num_labels
     if outputs != task.output_count:
@@ -186,7 +261,7 @@ def _scorer(exported: HeadedModel, task: Task) -> Scorer | None:
             f"{exported.name} has {outputs} outputs, the task {task.name} needs "
             f"{task.output_count}: check it on its own task, or on a text file"
         )
-    order: tuple[int, ...] | None = (0,)
+    order: tuple[int, ...] | None = tuple(range(outputs))
     if task.label_names:
         order = label_order_by_name(exported.model, task.label_names)
     if order is None:
@@ -195,12 +270,26 @@ def _scorer(exported: HeadedModel, task: Task) -> Scorer | None:
             f"{task.name} has {list(task.label_names)}: check it on its own task, or on a text file"
         )
     columns = list(order)
-    labels = label_array(task.dev.with_format(None))
+    gold = own_gold(exported.model, encoded)
 
-    def scored(logits_NC: NDArray[np.float32]) -> Mapping[str, float]:
-        return score(task.metrics, logits_NC[:, columns], labels)
+    def scored(logits: NDArray[np.float32]) -> Mapping[str, float]:
+        return score(task.metrics, logits[:, columns], gold)
 
     return scored
+
+
+def _reading(exported: HeadedModel, check: CheckText, encoded: EncodedSet) -> Reading:
+    """Returns what tells the answer to each question, empty where the model gives none."""
+    gold = own_gold(exported.model, encoded)
+    assert isinstance(gold, SpanGold)
+    if not isinstance(check, Task):  # of which nobody knows whether a passage may lack the answer
+        may_lack = getattr(exported.model.config, "no_answer_threshold", None) is not None
+        gold = replace(gold, sheet=replace(gold.sheet, may_lack_answers=may_lack))
+
+    def read(logits_P2: NDArray[np.float32]) -> NDArray[np.str_]:
+        return np.array([one.text for one in answers(logits_P2, gold)])
+
+    return read
 
 
 def _provenance(name: str) -> Provenance:

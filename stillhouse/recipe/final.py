@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import train
 from stillhouse.errors import DeviceError
-from stillhouse.evaluate.metrics import bootstrap
+from stillhouse.evaluate.loyalty import loyalty
+from stillhouse.evaluate.metrics import score
 from stillhouse.export.card import model_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
@@ -20,10 +21,12 @@ from stillhouse.model.anatomy import encoder_parameters, usable_positions
 from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
+from stillhouse.model.predict import predict
 from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 from stillhouse.recipe.served import served_precision
 from stillhouse.search.objectives import TWO_OBJECTIVES
 from stillhouse.search.pareto import dominated_area, pareto_front
@@ -170,7 +173,7 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
     """Measures a finished student: quality on dev and on search-validation, latency, size."""
     config = winner.model.config
     architecture = described(config)
-    flops = true_flops(architecture, config, length=bench.workload.length)
+    flops = true_flops(architecture, bench.ends_of(config), length=bench.workload.length)
     weighed = weigh_finished(
         bench.device,
         architecture,
@@ -198,27 +201,31 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
 
 
 def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
-    metric = bench.task.metrics[0]
+    task, seed = bench.task, bench.settings.seed
     dev, validation = bench.data.dev, bench.data.validation
-    logits = bench.student_logits(model, dev)
-    scores = bench.score(logits, dev)
-    assert dev.labels is not None
-    low, high = bootstrap(metric, logits, dev.labels, seed=bench.settings.seed)
+    chosen_on = bench.student_logits(model, validation)
+    choose_threshold(model, chosen_on, validation)
+    logits, gold = bench.student_logits(model, dev), own_gold(model, dev)
+    facts = quality_facts(task.metrics, logits, gold, seed=seed)
+    agreement = loyalty(
+        logits,
+        bench.teacher_dev_logits,
+        gold,
+        seed=seed,
+        teacher_gold=own_gold(bench.teacher, dev),
+    )
     teacher = read_metrics(bench.run.teacher)
     return {
-        "metric": metric,
-        "quality": scores[metric],
-        "quality_low": low,
-        "quality_high": high,
-        "quality_count": len(dev),
+        "task_kind": task.kind,
+        **facts,
+        "loyalty": agreement.to_dict(),
         "max_length": bench.settings.task.max_length,
-        "scores": scores,
-        "quality_search": bench.score(bench.student_logits(model, validation), validation)[metric],
-        "quality_search_count": len(validation),
+        "quality_search": bench.score(chosen_on, validation)[task.metrics[0]],
+        "quality_search_count": len(validation.gold),
         **_float_quality(bench, model),
         "teacher_quality": teacher["quality"],
         "teacher_quality_search": teacher["quality_search"],
-        "quality_fraction": scores[metric] / teacher["quality"] if teacher["quality"] else None,
+        "quality_fraction": facts["quality"] / teacher["quality"] if teacher["quality"] else None,
     }
 
 
@@ -227,17 +234,18 @@ def _float_quality(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
     precision = served_precision(bench.settings.device)
     if precision is None:
         return {}
-    metric = bench.task.metrics[0]
+    metric, dev = bench.task.metrics[0], bench.data.dev
+    logits = predict(model, dev, precision=bench.precision)
     return {
         "served_precision": precision,
-        "quality_before_8_bits": bench.quality(model, bench.data.dev)[metric],
+        "quality_before_8_bits": score([metric], logits, own_gold(model, dev))[metric],
     }
 
 
 def latency_metrics(comparison: Comparison) -> dict[str, Any]:
     """Returns a student's latency and the teacher's as they stand in `metrics.json`."""
-    latency = comparison.student
-    return {
+    latency, predicted = comparison.student, comparison.predicted
+    told: dict[str, Any] = {
         "latency_ms": latency.median_ms,
         "latency_low_ms": latency.low_ms,
         "latency_high_ms": latency.high_ms,
@@ -247,6 +255,14 @@ def latency_metrics(comparison: Comparison) -> dict[str, Any]:
         "latency_how": latency.how,
         "teacher_latency_ms": comparison.teacher.median_ms,
         "speedup": comparison.speedup,
+    }
+    if predicted is None:
+        return told
+    error_fraction = predicted.median_ms / latency.median_ms - 1  # of what was measured
+    return {
+        **told,
+        "latency_predicted_ms": predicted.median_ms,
+        "latency_predicted_error_fraction": error_fraction,
     }
 
 

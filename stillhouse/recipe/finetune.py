@@ -19,7 +19,7 @@ from stillhouse.distill.loop import TrainSettings, steps_in, train
 from stillhouse.distill.steps import Evaluations, TrainReport
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import DataError, RunError, TrainingError
-from stillhouse.evaluate.metrics import bootstrap, score
+from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import encoder_parameters, label_names, usable_positions
 from stillhouse.model.described import described
@@ -37,6 +37,7 @@ from stillhouse.model.teachers import (
 )
 from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 from stillhouse.recipe.teacher import probe_examples
 from stillhouse.recipe.workbench import EncodedTask, encode_task
 from stillhouse.run.settings import PROVENANCE_KEY, read_settings
@@ -128,9 +129,8 @@ class FinetuneBench:
 
     def quality(self, model: PreTrainedModel, encoded: EncodedSet) -> float:
         """Scores a model by the primary metric."""
-        assert encoded.labels is not None
-        logits_NC = predict(model, encoded, precision=self.precision)
-        return score([self.metric], logits_NC, encoded.labels)[self.metric]
+        logits = predict(model, encoded, precision=self.precision)
+        return score([self.metric], logits, encoded.gold)[self.metric]
 
     def train_settings(self, rate: float, epochs: float) -> TrainSettings:
         """Returns the settings of one training."""
@@ -199,8 +199,8 @@ def open_bench(
         task,
         splits,
         tokenizer,
-        max_length=min(settings.task.max_length, usable_positions(model.config)),
-        min_length=settings.task.min_length,
+        settings=settings.task,
+        longest=usable_positions(model.config),
     )
     bench = FinetuneBench(
         settings=settings,
@@ -267,6 +267,9 @@ def finish_rate(bench: FinetuneBench, rate: float) -> Path:
         path=bench.run.work / "training" / str(rate), fingerprint=bench.model_hash
     )
     report = _train(bench, model, rate, checkpoint)
+    validation = bench.data.validation
+    logits = predict(model, validation, precision=bench.precision)
+    choose_threshold(model, logits, validation)
     per_epoch = _steps_an_epoch(bench)
     assert report.best_step is not None
     facts = {
@@ -277,8 +280,8 @@ def finish_rate(bench: FinetuneBench, rate: float) -> Path:
             {"epoch": round(step / per_epoch, 4), "quality": quality}
             for step, quality in report.scores.items()
         ],
-        "quality_search": bench.quality(model, bench.data.validation),
-        "quality_search_count": len(bench.data.validation),
+        "quality_search": score([bench.metric], logits, validation.gold)[bench.metric],
+        "quality_search_count": len(validation.gold),
     }
     save_checkpoint(folder, model, bench.tokenizer, metrics=facts, card="")
     checkpoint.clear()
@@ -294,7 +297,11 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
     """
     facts = [read_metrics(folder) for folder in finished]
     best = max(range(len(finished)), key=lambda place: facts[place]["quality_search"])
-    model, _ = load_model(str(finished[best]), trust_remote_code=bench.wanted.trust_remote_code)
+    model, _ = load_model(
+        str(finished[best]),
+        kind=bench.task.kind,
+        trust_remote_code=bench.wanted.trust_remote_code,
+    )
     model.to(bench.accelerator.device)
     choice = CHOICES[bench.wanted.stop_on]
     metrics = {
@@ -323,6 +330,8 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
 
 
 def _check_labels(task: Task) -> None:
+    if task.kind in ("tags", "spans"):  # told from columns that hold the answers
+        return
     for name, part in (("training", task.train), ("dev", task.dev)):
         if "label" not in part.column_names:
             raise DataError(
@@ -344,6 +353,7 @@ def _load_checkpoint(
     model, has_head = load_model(
         name,
         labels=task.output_count,
+        kind=task.kind,
         seed=settings.seed,
         trust_remote_code=settings.finetune.trust_remote_code,
     )
@@ -459,18 +469,9 @@ def _steps_an_epoch(bench: FinetuneBench) -> int:
 
 def _dev_quality(bench: FinetuneBench, model: PreTrainedModel) -> Mapping[str, Any]:
     dev = bench.data.dev
-    assert dev.labels is not None
-    logits_NC = predict(model, dev, precision=bench.precision)
-    scores = score(bench.task.metrics, logits_NC, dev.labels)
-    low, high = bootstrap(bench.metric, logits_NC, dev.labels, seed=bench.settings.seed)
-    return {
-        "metric": bench.metric,
-        "quality": scores[bench.metric],
-        "quality_low": low,
-        "quality_high": high,
-        "quality_count": len(dev),
-        "scores": scores,
-    }
+    logits = predict(model, dev, precision=bench.precision)
+    gold = own_gold(model, dev)
+    return quality_facts(bench.task.metrics, logits, gold, seed=bench.settings.seed)
 
 
 def _size(model: PreTrainedModel) -> Mapping[str, Any]:

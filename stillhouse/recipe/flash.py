@@ -12,12 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from stillhouse.distill.checkpoint import CheckpointFolder
-from stillhouse.distill.masked_lm import BorrowedHead, held_out_mlm
+from stillhouse.distill.masked_lm import BorrowedHead
 from stillhouse.distill.steps import run_steps
 from stillhouse.distill.transfer import TransferLesson, TransferStep
 from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX, attention_rule
 from stillhouse.recipe.candidates import failing_alone
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.served import score_words
 from stillhouse.search.loop import Judgement
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def flash_distil(
     share: float = 1.0,
     deadline: float | None = None,
 ) -> Judgement:
-    """Distils a student briefly and scores it on held-out text.
+    """Distils a student briefly and scores it on held-out text, as the device serves its encoder.
 
     All students read the same text in the same order, with the same seed and schedule.
 
@@ -84,7 +85,8 @@ def flash_distil(
         deadline: `time.monotonic()` after which it fails, or `None`.
 
     Raises:
-        CandidateFailed: If it runs out of memory or time, or its loss is not finite.
+        CandidateFailed: If it runs out of memory or time, its loss is not finite, or it cannot be
+            written in 8 bits for a device that serves it so.
     """
     steps_a_layer = nursery.flash_steps_a_layer(architecture, share)
     with failing_alone():
@@ -92,16 +94,17 @@ def flash_distil(
         step = transfer(nursery, student, name, steps_a_layer=steps_a_layer, deadline=deadline)
         head = nursery.teacher.head
         assert head is not None  # `with_mlm_head` gave it one
-        score = held_out_mlm(
+        scored = score_words(
+            nursery,
             BorrowedHead(student=student, projection=step.last_projection, head=head),
-            nursery.judging_text,
-            nursery.masker,
-            precision=nursery.precision,
+            [nursery.judging_text],
         )
+    [score] = scored.scores
     return Judgement(
         quality=score.accuracy_fraction,
         attributes={
             "cross_entropy_nats": score.cross_entropy_nats,
+            "quality_precision": scored.precision,
             "flash_steps": steps_a_layer * len(step.parts),
             "attention_rule": attention_rule(
                 architecture.heads, nursery.teacher_architecture.heads

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stillhouse.device.predicted import PredictedDevice
 from stillhouse.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -180,6 +181,22 @@ def with_memory(weighed: Weighed, limits: LimitSettings, ask: Callable[[], float
     return replace(weighed, memory_mb=ask())
 
 
+def compare_finished(device: Device, architecture: Shape, workload: Workload) -> Comparison:
+    """Tells the latency of a finished student: measured even where candidates' are predicted.
+
+    Args:
+        device: What tells it.
+        architecture: The student's.
+        workload: What it is told for.
+
+    Raises:
+        DeviceError: If the device cannot tell it.
+    """
+    if isinstance(device, PredictedDevice):
+        return device.compare_finished(architecture, workload)
+    return device.compare(architecture, workload)
+
+
 def weigh_finished(
     device: Device,
     architecture: Shape,
@@ -204,7 +221,7 @@ def weigh_finished(
         parameters=parameters,
         flops_fraction=flops_fraction,
         precision=workload.precision,
-        comparison=device.compare(architecture, workload),
+        comparison=compare_finished(device, architecture, workload),
     )
     return with_any_memory(weighed, partial(device.peak_memory_mb, architecture, workload))
 

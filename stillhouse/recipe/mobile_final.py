@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
-from stillhouse.distill.masked_lm import MlmNetwork, MlmScore, held_out_mlm
+from stillhouse.distill.masked_lm import MlmNetwork, held_out_mlm
 from stillhouse.export.card import pretrained_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.files import folder_written_aside
@@ -20,13 +20,13 @@ from stillhouse.recipe.flash import transfer
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh, weigh_finished
 from stillhouse.recipe.mobile_nursery import METRIC
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, train_student
+from stillhouse.recipe.served import precision_facts, score_words
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import MobileBertForMaskedLM
 
-    from stillhouse.data.packing import PackedSet
     from stillhouse.recipe.limits import Weighed
     from stillhouse.recipe.mobile_nursery import MobileNursery
     from stillhouse.search.trial import Trial
@@ -192,10 +192,15 @@ def _student_metrics(
 
 
 def _qualities(nursery: MobileNursery, network: MlmNetwork) -> dict[str, Any]:
-    """Scores on the text that chooses, and on the other, with a 95 % interval over its tokens."""
-    search, report = (
-        _score(nursery, network, text) for text in (nursery.judging_text, nursery.report_text)
-    )
+    """Scores on the text that chooses, and on the other, with a 95 % interval over its tokens.
+
+    A student is scored as the device serves its encoder; if that is in 8 bits, before that, too.
+    """
+    scored = score_words(nursery, network, (nursery.judging_text, nursery.report_text))
+    search, report = scored.scores
+    before = {}
+    if scored.is_served:
+        before = {"quality_before_8_bits": _accuracy_in_float(nursery, network)}
     right = round(report.accuracy_fraction * report.chosen_count)
     interval = stats.binomtest(right, report.chosen_count).proportion_ci(method="wilson")
     return {
@@ -207,8 +212,11 @@ def _qualities(nursery: MobileNursery, network: MlmNetwork) -> dict[str, Any]:
         "cross_entropy_nats": report.cross_entropy_nats,
         "quality_search": search.accuracy_fraction,
         "quality_search_count": search.chosen_count,
+        **precision_facts(scored.precision),
+        **before,
     }
 
 
-def _score(nursery: MobileNursery, network: MlmNetwork, text: PackedSet) -> MlmScore:
-    return held_out_mlm(network, text, nursery.masker, precision=nursery.precision)
+def _accuracy_in_float(nursery: MobileNursery, network: MlmNetwork) -> float:
+    score = held_out_mlm(network, nursery.report_text, nursery.masker, precision=nursery.precision)
+    return score.accuracy_fraction

@@ -24,6 +24,7 @@ from stillhouse.recipe.chain_nursery import (
 )
 from stillhouse.recipe.chain_selection import ChainTable, select_students
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
+from stillhouse.recipe.served import say_how_far_served
 from stillhouse.run.settings import LimitSettings
 from stillhouse.space.chain import ChainBlock
 
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 
 ASKS = ("limits", "select", "pretrain", "finetune", "task")
 """Settings that another selection in the same run may change: its table stays as it is."""
+
+SCORED = (
+    "the masked-word loss of complete students is that of {}, too; losses of blocks are told "
+    "unquantised"
+)
+"""What is said where the device is of 8 bits."""
 
 DEFAULT_BUDGET = LimitSettings(speedup=2.0)
 """Asked for where no limit is given."""
@@ -144,6 +151,7 @@ def _note_start(nursery: ChainNursery) -> None:
     """Writes what the run stands on; refuses another teacher or corpus than it began with."""
     run, corpus = nursery.run, nursery.corpus
     run.write_provenance(nursery.settings, refuse_other_origin(nursery))
+    say_how_far_served(nursery.settings.device, nursery.narrator, SCORED)
     space, block = nursery.space, nursery.space.block
     run.update_state(
         {

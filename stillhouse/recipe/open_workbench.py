@@ -65,18 +65,24 @@ def load_workbench(
         task = load_task(settings.task) if task is None else task
         splits = split_task(task, settings.seed)
         run.refuse_other_data(task.fingerprint())
-        ready = reload_teacher(run, settings.teacher.model)
+        ready = reload_teacher(run, settings.teacher.model, task.kind)
         source = ready or teacher or load_teacher(settings, task, splits)
         model = source.model
         model.to(accelerator.device)
         architecture_of(model.config)  # refuses a teacher without students before it is trained
-        longest = min(settings.task.max_length, usable_positions(model.config))
         shortest = settings.task.min_length
-        data = encode_task(task, splits, source.tokenizer, max_length=longest, min_length=shortest)
+        data = encode_task(
+            task,
+            splits,
+            source.tokenizer,
+            settings=settings.task,
+            longest=usable_positions(model.config),
+        )
         lengths = data.train.lengths
 
     def build(architecture: Architecture) -> PreTrainedModel:
-        return build_student(student_config(architecture, model.config), seed=settings.seed)
+        config = student_config(architecture, model.config)
+        return build_student(config, seed=settings.seed, kind=task.kind)
 
     return Workbench(
         settings=settings,
@@ -88,7 +94,7 @@ def load_workbench(
         data=data,
         source=source,
         teacher_hash="",
-        device=resolve_device(settings.device, kind, teacher=model, build=build),
+        device=resolve_device(settings.device, kind, teacher=model, build=build, task=task.kind),
         workload=resolve_workload(settings.device, lengths[lengths >= shortest], kind),
     )
 

@@ -34,6 +34,7 @@ from stillhouse.recipe.chain_nursery import (
 from stillhouse.recipe.chain_selection import read_selected
 from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.mlm_nursery import HEAD_FACTS_FILE, refuse_other_origin, with_mlm_head
+from stillhouse.recipe.served import precision_facts, score_words
 from stillhouse.run.settings import difference
 from stillhouse.space.chain import chain_from_dict
 
@@ -204,20 +205,32 @@ def train_student(nursery: MlmNursery, student: PreTrainedModel, name: str) -> N
         )
 
 
+def _word_metrics(nursery: ChainNursery, student: PreTrainedModel) -> dict[str, Any]:
+    """Scores a student on held-out text as the device serves its encoder."""
+    text = nursery.corpus.held_out
+    scored = score_words(nursery, student, [text])
+    [score] = scored.scores
+    metrics = {
+        "mlm_accuracy_fraction": score.accuracy_fraction,
+        "mlm_cross_entropy_nats": score.cross_entropy_nats,
+        "mlm_count": score.chosen_count,
+        **precision_facts(scored.precision),
+    }
+    if scored.is_served:
+        before = held_out_mlm(student, text, nursery.masker, precision=nursery.precision)
+        metrics["mlm_accuracy_before_8_bits_fraction"] = before.accuracy_fraction
+    return metrics
+
+
 def _export(
     nursery: ChainNursery, student: PreTrainedModel, told: dict[str, Any], folder: Path
 ) -> None:
     """Writes the checkpoint with what is known of it; a student without a task has no quality."""
     settings, run = nursery.settings, nursery.run
-    score = held_out_mlm(
-        student, nursery.corpus.held_out, nursery.masker, precision=nursery.precision
-    )
     teacher = json.loads((run.path / "mlm" / HEAD_FACTS_FILE).read_text(encoding="utf-8"))
     metrics = {
         **told,
-        "mlm_accuracy_fraction": score.accuracy_fraction,
-        "mlm_cross_entropy_nats": score.cross_entropy_nats,
-        "mlm_count": score.chosen_count,
+        **_word_metrics(nursery, student),
         "teacher_mlm_accuracy_fraction": teacher["accuracy_fraction"],
         "teacher_mlm_cross_entropy_nats": teacher["cross_entropy_nats"],
         "teacher_parameters": sum(p.numel() for p in nursery.teacher.encoder.model.parameters()),

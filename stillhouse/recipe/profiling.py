@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,8 @@ from stillhouse.device.profile import (
     read_profile,
 )
 from stillhouse.device.runtimes import make_runtime
-from stillhouse.errors import DeviceError, SettingsError, TeacherError
-from stillhouse.files import write_text_atomically
+from stillhouse.errors import DeviceError, RunError, SettingsError, TeacherError
+from stillhouse.files import held_alone, write_text_atomically
 from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.recipe.chain_nursery import default_blocks
 from stillhouse.recipe.workbench import resolve_device_kind, resolve_workload
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from stillhouse.device.kinds import MeasuredKind
     from stillhouse.device.latency import Workload
+    from stillhouse.device.runtimes import Runtime
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import DeviceSettings
     from stillhouse.space.architecture import BertArchitecture
@@ -188,6 +190,7 @@ def profile_space(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
         SettingsError: If the device cannot be used here, or `out` is of another profile.
         DeviceError: If it refuses too many architectures, or kept points are of another profile.
         TeacherError: If the teacher's configuration cannot be read, or no student is like it.
+        RunError: If another process measures for `out`.
     """
     if out.suffix.lower() != ".json":
         raise SettingsError(
@@ -196,12 +199,29 @@ def profile_space(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
     config = teacher_config(job.teacher)
     runtime = make_runtime(resolve_device_kind(job.device))
     subject = _subject_of(job, config, runtime.name)
-    if out.exists():
-        known = read_profile(out)
-        _refuse_other(out, known.subject, subject)
-        narrator.say(f"{out} is there already; nothing is measured.")
-        return known
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        refusal = RunError(
+            f"{out} is being measured by another process: wait for it, or give another --out"
+        )
+        with held_alone(lock_path(out), refusal):
+            if not out.exists():  # or another process has just written it
+                return _profile_anew(job, config, out, subject, runtime, narrator)
+    known = read_profile(out)
+    _refuse_other(out, known.subject, subject)
+    narrator.say(f"{out} is there already; nothing is measured.")
+    return known
+
+
+def _profile_anew(
+    job: ProfileJob,
+    config: PreTrainedConfig,
+    out: Path,
+    subject: Subject,
+    runtime: Runtime,
+    narrator: Narrator,
+) -> Profile:
+    """Measures what no earlier start has measured; no other process does so."""
     file = PointsFile(points_path(out), subject)
     sample = choose_architectures(job, config, subject.fingerprint.workload)
     narrator.say(
@@ -219,6 +239,8 @@ def profile_space(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
     profile = _fit(sample, file)
     profile.write(out)
     file.remove()
+    with suppress(PermissionError):  # some systems keep what is open
+        lock_path(out).unlink()
     if profile.errors.rms_fraction > MOST_ERROR_FRACTION:
         narrator.say(_why_useless(profile))
     return profile
@@ -227,6 +249,11 @@ def profile_space(job: ProfileJob, out: Path, narrator: Narrator) -> Profile:
 def points_path(out: Path) -> Path:
     """Where the points of a profile are kept until it is there."""
     return out.with_name(f"{out.name}.partial.jsonl")
+
+
+def lock_path(out: Path) -> Path:
+    """What a process holds while it measures for a profile."""
+    return out.with_name(f".{out.name}.lock")
 
 
 def teacher_config(name: str | None) -> PreTrainedConfig:

@@ -12,6 +12,7 @@ from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.recipe.limits import (
     Weighed,
     bytes_per_parameter,
+    compare_finished,
     is_over,
     violations,
     with_any_memory,
@@ -60,6 +61,7 @@ class Scales:
         self._limits, self.device, self.workload = limits, device, workload
         self._teacher_flops = self._flops(architecture_of(config))
         self._compared: dict[Architecture, Comparison] = {}
+        self._finished: set[Architecture] = set()
         self._memory_mb: dict[Architecture, float] = {}
         self._too_much: list[tuple[Architecture, Mapping[str, float]]] = []
 
@@ -73,7 +75,7 @@ class Scales:
         )
 
     def comparison(self, architecture: Architecture) -> Comparison:
-        """Tells the latency beside the teacher's; measured once."""
+        """Tells the latency beside the teacher's; asked for once."""
         if architecture not in self._compared:
             self._compared[architecture] = self.device.compare(architecture, self.workload)
         return self._compared[architecture]
@@ -97,8 +99,17 @@ class Scales:
 
     def finished(self, architecture: Architecture) -> Weighed:
         """Tells all costs of a student that was chosen, its memory where that can be told."""
-        self.comparison(architecture)
+        self._finish(architecture)
         return with_any_memory(self.known(architecture), partial(self.memory_mb, architecture))
+
+    def over_when_finished(self, architecture: Architecture) -> Mapping[str, float]:
+        """Tells by how much an encoder that is to be chosen is over the limits.
+
+        A latency that was predicted is measured; what no limit asked for stays unknown.
+        """
+        if architecture in self._compared:
+            self._finish(architecture)
+        return violations(self._limits, self.known(architecture))
 
     def over(self, architecture: Architecture) -> Mapping[str, float]:
         """Tells by how much an encoder is over the limits; nothing is measured in vain.
@@ -133,6 +144,16 @@ class Scales:
         if limits.memory_mb is not None:
             yield self.memory_mb, self._memory_mb
 
+    def _finish(self, architecture: Architecture) -> None:
+        """Tells the latency as that of a finished student, once; a measured one stays."""
+        if architecture in self._finished:
+            return
+        known = self._compared.get(architecture)
+        if known is None or known.student.how == "predicted":
+            known = compare_finished(self.device, architecture, self.workload)
+        self._compared[architecture] = known
+        self._finished.add(architecture)
+
     def _flops(self, architecture: Architecture) -> int:
         return count_flops(architecture, self._ends, length=self.workload.length)
 
@@ -140,10 +161,16 @@ class Scales:
 def best_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> list[ScoredSubnet]:
     """Returns the `count` best subnets within the limits, best first.
 
+    Where latencies are predicted, the best is within the limits as it is measured, too.
+
     Raises:
         DeviceError: If none is within the limits; it names the smallest one and its costs.
     """
-    return first_within(sorted(scored, key=lambda one: one.order), scales, count)
+    ordered = sorted(scored, key=lambda one: one.order)
+    found = first_within(ordered, scales, count)
+    while is_over(scales.over_when_finished(found[0].architecture)):
+        found = first_within(ordered, scales, count)  # without it, which is known to be over now
+    return found
 
 
 def first_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> list[ScoredSubnet]:

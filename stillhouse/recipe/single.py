@@ -63,7 +63,7 @@ def _say_if_over(bench: Workbench, limits: LimitSettings, winner: Winner) -> Non
     """
     config = winner.model.config
     architecture = described(config)
-    flops = true_flops(architecture, config, length=bench.workload.length)
+    flops = true_flops(architecture, bench.ends_of(config), length=bench.workload.length)
     weighed = weigh(
         bench.device,
         architecture,
@@ -136,7 +136,7 @@ def _from_checkpoint(bench: Workbench, name: str, called: str) -> Winner:
             f"teacher ({len(bench.tokenizer):,}): take a student with the teacher's tokeniser, or "
             "give a shape such as layers=3,hidden_size=384"
         )
-    model, _ = load_model(name, labels=bench.teacher.config.num_labels)
+    model, _ = load_model(name, labels=bench.teacher.config.num_labels, kind=bench.task.kind)
     positions = usable_positions(model.config)
     if positions < bench.data.transfer.longest:
         raise SettingsError(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from stillhouse.errors import SpaceError
-from stillhouse.model.anatomy import ends_of
 from stillhouse.space.constraints import EncoderBelow, TotalBelow
 from stillhouse.space.default import default_space
 from stillhouse.space.families import DIMENSION_NAMES
@@ -109,7 +108,7 @@ def _size_rule(bench: Workbench, settings: SpaceSettings) -> EncoderBelow | Tota
         return EncoderBelow(parameters=round(settings.size_fraction * counts.encoder))
     return TotalBelow(
         parameters=round(settings.size_fraction * counts.total),
-        ends=ends_of(bench.teacher.config),
+        ends=bench.ends_of(bench.teacher.config),
     )
 
 

@@ -77,7 +77,8 @@ class TaskProxy:
         return (
             f"{self.task.fingerprint()[:12]} {len(self._examples)}x{settings.search.epochs:g} "
             f"rate {settings.finetune.learning_rates[0]:g} batch {settings.finetune.batch_size} "
-            f"length {settings.task.max_length} seed {settings.seed}"
+            f"length {settings.task.max_length} stride {settings.task.stride} "
+            f"seed {settings.seed}"
         )
 
     @cached_property
@@ -96,13 +97,13 @@ class TaskProxy:
         settings = self.nursery.settings
         count = min(settings.search.proxy_examples, len(everything))
         chosen = choose_proxy(
-            everything.labels,
+            everything.classes,
             total=len(everything),
             count=count,
             generator=np.random.default_rng([settings.seed, 1]),
         )
-        assert everything.labels is not None
-        check_proxy(everything.labels, chosen, self.task.label_names)
+        if everything.classes is not None:
+            check_proxy(everything.classes, chosen, self.task.label_names)
         return everything.select(chosen)
 
     @cached_property
@@ -115,6 +116,7 @@ class TaskProxy:
             getattr(self._splits, part),
             self.nursery.teacher.tokenizer,
             max_length=settings.max_length,
+            stride=settings.stride,
         )
 
     def _known(self) -> dict[str, float]:
@@ -149,9 +151,8 @@ class TaskProxy:
                 watch=watch,
             )
         metric = self.task.metrics[0]
-        logits_NC = predict(model, self._validation, precision=nursery.lesson.precision)
-        assert self._validation.labels is not None
-        return score([metric], logits_NC, self._validation.labels)[metric]
+        logits = predict(model, self._validation, precision=nursery.lesson.precision)
+        return score([metric], logits, self._validation.gold)[metric]
 
     def _classifier(self, subnet: ScoredSubnet) -> PreTrainedModel:
         """Gives a subnet's copy a fresh head."""
@@ -159,7 +160,7 @@ class TaskProxy:
         encoder = self.supernets[subnet.space].extract(subnet.architecture)
         config = student_config(subnet.architecture, self.nursery.teacher.model.config)
         config.num_labels = self.task.output_count
-        model = build_student(config, seed=settings.seed)
+        model = build_student(config, seed=settings.seed, kind=self.task.kind)
         # Families after RoBERTa have no pooler in a classifier.
         model.base_model.load_state_dict(encoder.state_dict(), strict=False)
         name_labels(model, self.task.label_names, kind=self.task.kind)

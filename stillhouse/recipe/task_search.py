@@ -133,14 +133,14 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
 
 
 def _check_learning(bench: Workbench, trials: Sequence[Trial]) -> None:
-    labels = bench.data.validation.labels
-    if bench.settings.search.quality != "task" or labels is None:
+    if bench.settings.search.quality != "task":
         return
+    gold = bench.data.validation.gold
     teacher = teacher_metrics(bench.run)["quality_search"]
     assert isinstance(teacher, int | float)
     warn_of_little_learning(
         trials,
-        constant=constant_quality(bench.task.metrics[0], labels, classes=bench.task.output_count),
+        constant=constant_quality(bench.task.metrics[0], gold, classes=bench.task.output_count),
         teacher=teacher,
         narrator=bench.narrator,
     )

@@ -13,7 +13,7 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import TeacherError
-from stillhouse.evaluate.metrics import best_constant_f1, score
+from stillhouse.evaluate.metrics import constant_quality, score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import (
     architecture_of,
@@ -34,9 +34,11 @@ from stillhouse.model.teachers import (
     reorder_outputs,
 )
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 
 if TYPE_CHECKING:
     from stillhouse.data.encoding import EncodedSet
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.data.splits import Splits
     from stillhouse.data.task import Task
     from stillhouse.recipe.workbench import Workbench
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCRATCH = "scratch"
+_CALLED: dict[TaskKind, str] = {"multi_label": "multi-label", "tags": "tagging"}
 PROBE_FRACTION = 0.1
 PROBE_LEAST = 2000
 
@@ -56,7 +59,7 @@ def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
     if settings.teacher.model == SCRATCH:
         texts = _texts(splits)
         tokenizer = train_tokenizer(texts, vocab_size=4000)
-        model = fresh_bert(tokenizer, labels=labels, seed=settings.seed)
+        model = fresh_bert(tokenizer, labels=labels, seed=settings.seed, kind=task.kind)
         return Teacher(
             name=SCRATCH,
             model=model,
@@ -64,7 +67,7 @@ def load_teacher(settings: RunSettings, task: Task, splits: Splits) -> Teacher:
             has_trained_head=False,
             from_scratch=True,
         )
-    model, has_head = load_model(settings.teacher.model, labels=labels)
+    model, has_head = load_model(settings.teacher.model, labels=labels, kind=task.kind)
     return Teacher(
         name=settings.teacher.model,
         model=model,
@@ -78,11 +81,11 @@ def is_prepared(run: RunDirectory) -> bool:
     return (run.teacher / METRICS_FILE).exists()
 
 
-def reload_teacher(run: RunDirectory, name: str) -> Teacher | None:
+def reload_teacher(run: RunDirectory, name: str, kind: TaskKind) -> Teacher | None:
     """Loads the prepared teacher of an earlier start of this run, if it got that far."""
     if not is_prepared(run):
         return None
-    model, _ = load_model(str(run.teacher))
+    model, _ = load_model(str(run.teacher), kind=kind)
     return Teacher(
         name=name,
         model=model,
@@ -146,8 +149,12 @@ def _epochs(bench: Workbench) -> float:
 
 
 def _texts(splits: Splits) -> list[str]:
-    columns = [name for name in ("text_a", "text_b") if name in splits.train.column_names]
-    return [text for column in columns for text in splits.train[column]]
+    train = splits.train
+    if "words" in train.column_names:
+        return [" ".join(words) for words in train["words"]]
+    names = ("text_a", "text_b", "question", "context")
+    columns = [name for name in names if name in train.column_names]
+    return [text for column in columns for text in train[column]]
 
 
 def _trust_head(bench: Workbench) -> None:
@@ -157,7 +164,12 @@ def _trust_head(bench: Workbench) -> None:
         case "classes":
             order = _trusted_order(bench)
         case "multi_label":
-            order = _trusted_multi_label_order(bench)
+            order = _trusted_order_by_name(bench, "f1_micro")
+        case "tags":
+            order = _trusted_order_by_name(bench, bench.task.metrics[0])
+        case "spans":
+            order = (0, 1)
+            _refuse_constant(bench, order, bench.task.metrics[0])
         case "scores":
             order = (0,)
         case _:
@@ -190,30 +202,37 @@ def _trusted_order(bench: Workbench) -> tuple[int, ...]:
     return order
 
 
-def _trusted_multi_label_order(bench: Workbench) -> tuple[int, ...]:
-    """Finds the output of each class by name alone: rare classes would be matched by chance.
-
-    A head is refused that is worse than naming always the same classes, the best choice of them.
-    """
-    names, validation = bench.task.label_names, bench.data.validation
+def _trusted_order_by_name(bench: Workbench, metric: str) -> tuple[int, ...]:
+    """Finds the output of each class by name alone: rare classes would be matched by chance."""
+    names = bench.task.label_names
     order = label_order_by_name(bench.teacher, names)
     if order is None:
         raise TeacherError(
             f"the labels of {bench.teacher_name}, {label_names(bench.teacher.config)}, are not the "
-            f"task's {list(names)}, and outputs of a multi-label task are matched by name alone: "
-            "name them in id2label of its config.json, or use --teacher-finetune always"
+            f"task's {list(names)}, and outputs of a {_CALLED[bench.task.kind]} task are matched "
+            "by name alone: name them in id2label of its config.json, or use --teacher-finetune "
+            "always"
         )
-    logits_NC = predict(bench.teacher, validation, precision=bench.precision)[:, list(order)]
-    assert validation.labels is not None
-    quality = score(["f1_micro"], logits_NC, validation.labels)["f1_micro"]
-    constant = best_constant_f1(validation.labels)
+    _refuse_constant(bench, order, metric)
+    return order
+
+
+def _refuse_constant(bench: Workbench, order: tuple[int, ...], metric: str) -> None:
+    """Refuses a head worse than giving always the same answer, the best choice of one.
+
+    Raises:
+        TeacherError: If it is.
+    """
+    gold = bench.data.validation.gold
+    logits = predict(bench.teacher, bench.data.validation, precision=bench.precision)
+    quality = score([metric], logits[:, list(order)], gold)[metric]
+    constant = constant_quality(metric, gold, classes=bench.task.output_count)
     if quality < constant:
         raise TeacherError(
-            f"{bench.teacher_name} reaches f1_micro {quality:.4f} on {len(validation)} held-out "
-            f"examples, less than the same classes for every example ({constant:.4f}): it was not "
+            f"{bench.teacher_name} reaches {metric} {quality:.4f} on {len(gold)} held-out "
+            f"examples, less than the same answer for every example ({constant:.4f}): it was not "
             "trained for this task; use --teacher-finetune always"
         )
-    return order
 
 
 def _finetune(bench: Workbench) -> None:
@@ -288,20 +307,22 @@ def _train_settings(bench: Workbench, rate: float, epochs: float) -> TrainSettin
 
 
 def _quality(bench: Workbench, encoded: EncodedSet) -> float:
-    logits = predict(bench.teacher, encoded, precision=bench.precision)
-    assert encoded.labels is not None
-    return score(bench.task.metrics, logits, encoded.labels)[bench.task.metrics[0]]
+    return bench.quality(bench.teacher, encoded)[bench.task.metrics[0]]
 
 
 def _save(bench: Workbench) -> None:
     """Writes the teacher and its measures; dev is read here once, for the report."""
     architecture = architecture_of(bench.teacher.config)
+    dev, validation = bench.data.dev, bench.data.validation
+    logits = predict(bench.teacher, validation, precision=bench.precision)
+    choose_threshold(bench.teacher, logits, validation)
+    gold = own_gold(bench.teacher, dev)
     metrics = {
-        "metric": bench.task.metrics[0],
-        "quality": _quality(bench, bench.data.dev),
-        "quality_search": _quality(bench, bench.data.validation),
-        "quality_count": len(bench.data.dev),
-        "quality_search_count": len(bench.data.validation),
+        **quality_facts(
+            bench.task.metrics, bench.teacher_dev_logits, gold, seed=bench.settings.seed
+        ),
+        "quality_search": bench.score(logits, validation)[bench.task.metrics[0]],
+        "quality_search_count": len(validation.gold),
         "parameters": sum(p.numel() for p in bench.teacher.parameters()),
         "parameters_encoder": encoder_parameters(bench.teacher),
         "architecture": architecture.to_dict(),

@@ -38,10 +38,12 @@ from stillhouse.space.counts import ParameterCount, count_flops, count_parameter
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from stillhouse.data.metric_names import TaskKind
     from stillhouse.data.splits import Splits
-    from stillhouse.data.task import Task
+    from stillhouse.data.task import Task, TaskSettings
     from stillhouse.device.latency import Shape
     from stillhouse.model.precision import Precision
     from stillhouse.model.teachers import Teacher
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import DeviceSettings, RunSettings
     from stillhouse.space.architecture import Architecture, BertArchitecture
+    from stillhouse.space.counts import Ends
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +80,8 @@ def encode_task(
     splits: Splits,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    max_length: int,
-    min_length: int = 0,
+    settings: TaskSettings,
+    longest: int,
 ) -> EncodedTask:
     """Encodes all sets of a task with one tokeniser.
 
@@ -86,25 +89,26 @@ def encode_task(
         task: Gives the unlabelled texts.
         splits: The labelled sets.
         tokenizer: Of teacher and students.
-        max_length: Most tokens of an example; the rest is cut off.
-        min_length: Fewest tokens of an example of `transfer` and `validation`; the rest is left
-            out.
+        settings: Most tokens of an example, the rest is cut off; fewest of one of `transfer` and
+            `validation`, the rest is left out; overlap of the windows of a long passage.
+        longest: Most tokens that the model reads.
 
     Raises:
         DataError: If no example, or none of some class, is as long.
     """
-    train, validation, dev = (
-        encode(part, tokenizer, max_length=max_length)
-        for part in (splits.train, splits.validation, splits.dev)
-    )
+
+    def encoded(part: Dataset) -> EncodedSet:
+        most = min(settings.max_length, longest)
+        return encode(part, tokenizer, max_length=most, stride=settings.stride)
+
+    train, validation, dev = map(encoded, (splits.train, splits.validation, splits.dev))
     transfer = train
     if task.unlabelled is not None:
-        extra = encode(task.unlabelled, tokenizer, max_length=max_length)
-        transfer = concatenate([train, extra])
+        transfer = concatenate([train, encoded(task.unlabelled)])
     return EncodedTask(
         train=train,
-        transfer=at_least(transfer, min_length, task.label_names),
-        validation=at_least(validation, min_length, task.label_names),
+        transfer=at_least(transfer, settings.min_length, task.label_names),
+        validation=at_least(validation, settings.min_length, task.label_names),
         dev=dev,
     )
 
@@ -126,7 +130,7 @@ def at_least(encoded: EncodedSet, length: int, names: Sequence[str]) -> EncodedS
     rule = f"task.min_length {length} leaves no example"
     if not len(long):
         raise DataError(f"{rule}: the longest has {encoded.longest} tokens; lower it")
-    if encoded.labels is not None and (gone := missing_classes(encoded.labels, long)):
+    if encoded.classes is not None and (gone := missing_classes(encoded.classes, long)):
         raise DataError(f"{rule} of class {abbreviated([names[c] for c in gone])}; lower it")
     return encoded.select(long)
 
@@ -187,7 +191,7 @@ class Workbench:
         if wanted >= len(everything):
             return everything
         generator = np.random.default_rng([self.settings.seed, 1])
-        labels = everything.labels
+        labels = everything.classes
         chosen = choose_proxy(labels, total=len(everything), count=wanted, generator=generator)
         if labels is not None:
             check_proxy(labels, chosen, self.task.label_names)
@@ -212,7 +216,9 @@ class Workbench:
         return self.score(logits, encoded)
 
     def student_logits(self, model: PreTrainedModel, encoded: EncodedSet) -> np.ndarray[Any, Any]:
-        """Computes `[N, C]` logits of a student as it is served: in 8 bits where the device is.
+        """Computes a student's logits as it is served: in 8 bits where the device is.
+
+        They have the shape that `predict` gives.
 
         Raises:
             ExportError: If it cannot be quantised.
@@ -227,10 +233,19 @@ class Workbench:
             calibration=self.proxy,
         )
 
-    def score(self, logits_NC: np.ndarray[Any, Any], encoded: EncodedSet) -> dict[str, float]:
-        """Scores logits of labelled examples by the task's metrics."""
-        assert encoded.labels is not None
-        return score(self.task.metrics, logits_NC, encoded.labels)
+    def score(self, logits: np.ndarray[Any, Any], encoded: EncodedSet) -> dict[str, float]:
+        """Scores logits of labelled examples by the task's metrics.
+
+        Questions without an answer are told by the threshold that suits these examples best: a
+        figure to choose by, not to report.
+        """
+        return score(self.task.metrics, logits, encoded.gold)
+
+    @cached_property
+    def teacher_dev_logits(self) -> np.ndarray[Any, Any]:
+        """The prepared teacher's answers on dev, which students are compared with."""
+        teacher = self.teacher.to(self.accelerator.device)
+        return predict(teacher, self.data.dev, precision=self.precision)
 
     def signals(self, encoded: EncodedSet, layers: frozenset[int], title: str) -> TeacherSignals:
         """Returns the teacher's signals for a set, from the run's cache."""
@@ -259,7 +274,8 @@ class Workbench:
         config = student_config(
             architecture, self.teacher.config, dropout=self.settings.distill.dropout
         )
-        return build_student(config, seed=self.settings.seed if seed is None else seed)
+        seed = self.settings.seed if seed is None else seed
+        return build_student(config, seed=seed, kind=self.task.kind)
 
     def train_settings(self, epochs: float, *, seed: int | None = None) -> TrainSettings:
         """Returns the settings of one distillation; `seed` decides the order of the examples."""
@@ -274,11 +290,16 @@ class Workbench:
 
     def counts(self, architecture: Architecture) -> ParameterCount:
         """Counts the parameters of a student of `architecture`."""
-        return count_parameters(architecture, ends_of(self.teacher.config))
+        return count_parameters(architecture, self.ends_of(self.teacher.config))
+
+    def ends_of(self, config: PreTrainedConfig) -> Ends:
+        """Tells what a model of the task has beside its encoder layers."""
+        return ends_of(config, self.task.kind)
 
     def flops(self, architecture: Architecture) -> int:
         """Counts the operations of one example at the workload's length."""
-        return count_flops(architecture, ends_of(self.teacher.config), length=self.workload.length)
+        ends = self.ends_of(self.teacher.config)
+        return count_flops(architecture, ends, length=self.workload.length)
 
     def compare(self, architecture: Shape, *, length: int | None = None) -> Comparison:
         """Tells a student's latency beside the teacher's, at the workload or at another length."""
@@ -342,6 +363,7 @@ def resolve_device(
     teacher: PreTrainedModel,
     build: Callable[[Any], PreTrainedModel],
     bare: bool = False,
+    task: TaskKind = "classes",
 ) -> Device:
     """Makes the device that the settings name.
 
@@ -351,6 +373,7 @@ def resolve_device(
         teacher: Reference of every comparison.
         build: Makes the student of an architecture.
         bare: Whether teacher and students are encoders without a projection onto outputs.
+        task: What their outputs are otherwise.
 
     Raises:
         DeviceError: If a table or profile cannot be read or is not for this machine, or the runtime
@@ -364,7 +387,7 @@ def resolve_device(
     if settings.table is not None:
         return read_table(Path(settings.table))
     if settings.chip is not None:
-        return roofline_device(find_chip(settings.chip), teacher.config, bare=bare)
+        return roofline_device(find_chip(settings.chip), teacher.config, bare=bare, task=task)
     return MeasuredDevice(make_runtime(kind), teacher=teacher, build=build)
 
 

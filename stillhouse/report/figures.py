@@ -16,7 +16,9 @@ class Figures:
 
     Fractions are 0..1, latencies are medians in milliseconds, `quality` is on `report_set`; sizes
     are in 10⁶ bytes: what is served, the runtime's file, and the peak memory of serving. A student
-    that is served in 8 bits is scored so, and has a score before it was quantised.
+    that is served in 8 bits is scored so, and has a score before it was quantised. A latency that
+    was measured may have been predicted before; the error is that of the prediction, below 0 where
+    it was too short.
     """
 
     architecture: str
@@ -40,6 +42,8 @@ class Figures:
     device: str
     workload: str
     latency_how: str
+    latency_predicted_ms: float | None
+    latency_predicted_error_fraction: float | None
 
     @property
     def report_set(self) -> str:
@@ -79,4 +83,6 @@ def read_figures(fields: Fields) -> Figures:
         device=text(fields, "device"),
         workload=text(fields, "workload_label") or text(fields, "workload"),
         latency_how=text(fields, "latency_how"),
+        latency_predicted_ms=number(fields, "latency_predicted_ms"),
+        latency_predicted_error_fraction=number(fields, "latency_predicted_error_fraction"),
     )

@@ -253,6 +253,8 @@ def _trial_hover(row: TrialRow, further: Names) -> str:
 def _reference_hover(one: Reference, further: Names) -> str:
     lines = [f"<b>{escape(one.name)}</b> hand-crafted", escape(one.architecture)]
     lines += _judged_lines(one, further)
+    if one.latency_ms is not None and one.latency_how:
+        lines.append(f"latency {escape(one.latency_how)}")
     if one.speedup is not None:
         lines.append(f"{wording.times(one.speedup)} as fast as the teacher")
     return "<br>".join(lines)
@@ -295,6 +297,8 @@ def _model_lines(figures: Figures) -> list[str]:
         lines.append(f"{escape(figures.metric)} {figures.quality_search:.4f} (search-validation)")
     if figures.latency_ms is not None:
         lines.append(f"{figures.latency_ms:.3g} ms")
+    if prediction := wording.prediction(figures):
+        lines.append(prediction)
     return lines
 
 

@@ -17,7 +17,7 @@ class FrontLine:
 
     name: str
     note: str
-    latency_interval: str
+    latency_basis: str
     is_reference: bool
     figures: TrialRow | Reference
 
@@ -33,7 +33,7 @@ def front_lines(contents: Contents) -> list[FrontLine]:
 
 def _line_of_trial(row: TrialRow) -> FrontLine:
     return FrontLine(
-        name=f"trial {row.number}", note="", latency_interval="", is_reference=False, figures=row
+        name=f"trial {row.number}", note="", latency_basis="", is_reference=False, figures=row
     )
 
 
@@ -41,7 +41,7 @@ def _line_of_reference(one: Reference) -> FrontLine:
     return FrontLine(
         name=one.name,
         note="hand-crafted, over a limit" if one.within_limit is False else "hand-crafted",
-        latency_interval=wording.latency_interval(one),
+        latency_basis=wording.latency_basis(one),
         is_reference=True,
         figures=one,
     )

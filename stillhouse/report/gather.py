@@ -28,6 +28,7 @@ from stillhouse.report.fields import (
 )
 from stillhouse.report.figures import MASKED_WORDS, Figures, read_figures, report_set_of
 from stillhouse.report.limits import Limited, read_limited
+from stillhouse.report.measures import Measures, read_measures
 from stillhouse.report.objectives import QUALITY, TWO, Names, compared_by
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 from stillhouse.report.references import References, read_references
@@ -56,6 +57,8 @@ class Student:
     cost_s: float | None
     initialisation: str
     held_out_sequences: int | None
+    task_kind: str
+    measures: Measures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +260,8 @@ def _student(rank: int, fields: Fields) -> Student:
         cost_s=number(fields, "cost_s"),
         initialisation=_initialisation(fields.get("initialisation")),
         held_out_sequences=integer(fields, "held_out_sequences"),
+        task_kind=text(fields, "task_kind"),
+        measures=read_measures(fields),
     )
 
 

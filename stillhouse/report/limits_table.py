@@ -1,4 +1,4 @@
-"""The table of limits: for every student a line for each, asked and measured."""
+"""The table of limits: for every student a line for each, what was asked and what it is."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ EXACT = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitLine:
-    """A line in words; `is_met` is None where nothing was measured."""
+    """A line in words; `is_met` is None where the value is not known, `how` is empty then."""
 
     student: str
     is_competitor: bool
     asked: str
-    measured: str
+    value: str
     interval: str
+    how: str
     is_met: bool | None
     margin: str
 
@@ -70,8 +71,9 @@ def _line(student: str, one: Limited, *, is_competitor: bool) -> LimitLine:
         student=student,
         is_competitor=is_competitor,
         asked=wording.limit(one.name, one.asked),
-        measured=_told(one.name, one.measured),
+        value=_told(one.name, one.value),
         interval=_interval(one),
+        how=one.how,
         is_met=None if one.over is None else one.over <= 0,
         margin=_margin(one),
     )
@@ -79,7 +81,7 @@ def _line(student: str, one: Limited, *, is_competitor: bool) -> LimitLine:
 
 def _told(name: str, value: float | None) -> str:
     if value is None:
-        return "not measured"
+        return "not known"
     if name == "parameters":
         return wording.whole(value)
     told = {
@@ -99,7 +101,7 @@ def _interval(one: Limited) -> str:
 
 
 def _margin(one: Limited) -> str:
-    """By how much a limit is met or missed; of what was timed, by the end of the interval."""
+    """By how much a limit is met or missed; of a latency, by the end of the interval."""
     if one.over is None:
         return ""
     if abs(one.over) < EXACT:

@@ -26,6 +26,7 @@ from stillhouse.report.front_table import (
 )
 from stillhouse.report.gather import Contents, gather
 from stillhouse.report.limits_table import limit_lines
+from stillhouse.report.measures import loyalty_note
 from stillhouse.report.objectives import TWO
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 from stillhouse.report.subnets import draw_subnets
@@ -121,6 +122,8 @@ def render(contents: Contents) -> str:
         and any(one.speedup_128 is not None for one in contents.students),
         has_memory=_has_memory(contents),
         limit_lines=limit_lines(contents),
+        loyalty_note=loyalty_note([one.measures for one in contents.students]),
+        has_labels=any(one.measures.labels for one in contents.students),
         has_rewards=any(trial.reward is not None for trial in contents.trials),
         phases=list(_phases(contents)),
         counts=_counts(contents.trials),

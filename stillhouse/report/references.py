@@ -21,6 +21,7 @@ class Reference:
     latency_ms: float | None
     latency_low_ms: float | None
     latency_high_ms: float | None
+    latency_how: str
     speedup: float | None
     parameters: float | None
     size_mb: float | None
@@ -70,6 +71,7 @@ def _points(content: Fields) -> Iterator[Reference]:
             latency_ms=number(fields, "latency_ms"),
             latency_low_ms=number(fields, "latency_low_ms"),
             latency_high_ms=number(fields, "latency_high_ms"),
+            latency_how=text(fields, "latency_how"),
             speedup=number(fields, "speedup"),
             parameters=number(fields, "parameters"),
             size_mb=number(fields, "size_mb"),

@@ -10,7 +10,7 @@ from stillhouse.evaluate.agreement import FEWEST_PAIRS, Agreement, Estimate
 from stillhouse.report.chains import ENDS_ROW, Chains, Head, Selected
 from stillhouse.report.controller import ControllerRecord, Episode
 from stillhouse.report.family import Family, Search
-from stillhouse.report.figures import Figures
+from stillhouse.report.figures import MASKED_WORDS, Figures
 from stillhouse.report.gather import Contents, Student
 from stillhouse.report.objectives import LATENCY, QUALITY
 from stillhouse.report.proxy_final import ProxyCheck
@@ -158,6 +158,12 @@ def limit(name: str, value: float) -> str:
     return f"{name} ≤ {value:,.0f}" if value == round(value) else f"{name} ≤ {value:g}"
 
 
+def auto_class(student: Student) -> str:
+    """Name of the class of transformers that loads a student of a task."""
+    named = {"tags": "TokenClassification", "spans": "QuestionAnswering"}
+    return f"AutoModelFor{named.get(student.task_kind, 'SequenceClassification')}"
+
+
 def quality_interval(figures: Figures) -> str:
     """The dev quality's 95 % interval and number of examples, as far as known."""
     parts = []
@@ -170,31 +176,49 @@ def quality_interval(figures: Figures) -> str:
 
 def served(students: Sequence[Student]) -> str:
     """How students of 8 bits are scored, and what they are before; empty where none is."""
-    before = [
-        f"student {one.rank} {quality(one.figures.quality_before_8_bits)}"
-        for one in students
-        if one.figures.quality_before_8_bits is not None
-    ]
-    if not before:
+    scored = [one for one in students if one.figures.quality_before_8_bits is not None]
+    if not scored:
         return ""
-    [precision] = {one.figures.served_precision for one in students}
+    first = scored[0].figures
+    before = [f"student {one.rank} {quality(one.figures.quality_before_8_bits)}" for one in scored]
+    others = "neither the teacher nor the head that tells masked words is"
+    others = others if first.metric == MASKED_WORDS else "the teacher is not"
     return (
-        f"Trials and students are scored in {precision}, as they are served; the teacher is not. "
-        f"Before that, in float32, on {students[0].figures.report_set}: {listed(before)}."
+        f"Trials and students are scored in {first.served_precision}, as they are served; "
+        f"{others}. Before that, in float32, on {first.report_set}: {listed(before)}."
     )
 
 
-def latency_interval(figures: Figures | Reference) -> str:
+def latency_interval(figures: Figures) -> str:
     """The 95 % interval of the latency, as far as known.
 
     It is that of a timed median, or that of a prediction, which says so. A latency that was looked
     up or computed has none.
     """
-    low_ms, high_ms = figures.latency_low_ms, figures.latency_high_ms
+    interval = _interval_ms(figures)
+    return f"predicted, {interval}" if interval and figures.latency_how == PREDICTED else interval
+
+
+def latency_basis(one: Reference) -> str:
+    """How a latency is known, and its 95 % interval, as far as known."""
+    return ", ".join(filter(None, (one.latency_how, _interval_ms(one))))
+
+
+def _interval_ms(one: Figures | Reference) -> str:
+    low_ms, high_ms = one.latency_low_ms, one.latency_high_ms
     if low_ms is None or high_ms is None or low_ms == high_ms:
         return ""
-    is_predicted = isinstance(figures, Figures) and figures.latency_how == PREDICTED
-    return f"{'predicted, ' * is_predicted}{milliseconds(low_ms)} to {milliseconds(high_ms)}"
+    return f"{milliseconds(low_ms)} to {milliseconds(high_ms)}"
+
+
+def prediction(figures: Figures) -> str:
+    """What was predicted of a latency that is measured; empty where nothing was."""
+    predicted_ms = figures.latency_predicted_ms
+    error_fraction = figures.latency_predicted_error_fraction
+    if predicted_ms is None or error_fraction is None or figures.latency_how == PREDICTED:
+        return ""
+    which = "long" if error_fraction > 0 else "short"
+    return f"predicted {milliseconds(predicted_ms)}, {percent(abs(error_fraction))} too {which}"
 
 
 OBJECTIVE_NAMES = {QUALITY: "quality", LATENCY: "latency", "size_mb": "size"}
@@ -240,11 +264,19 @@ def measured_how(contents: Contents) -> str:
     known = [model for model in models if model.device or model.workload]
     if not known:
         return ""
-    how = known[0].latency_how
-    if any(model.latency_how == PREDICTED for model in known):
-        how = "predicted, but the teacher’s and those of students unlike the profile’s measured"
-    parts = (how, known[0].device, known[0].workload)
+    parts = (_latency_how(contents, known), known[0].device, known[0].workload)
     return "; ".join(part for part in parts if part)
+
+
+def _latency_how(contents: Contents, known: Sequence[Figures]) -> str:
+    """How latencies are known, in words; what a profile predicts is told of candidates alone."""
+    is_kept = any(model.latency_how == PREDICTED for model in known)
+    if not is_kept and all(model.latency_predicted_ms is None for model in known):
+        return known[0].latency_how
+    chosen_from = contents.trials or contents.family or contents.chains
+    told = "predicted for candidates, measured for teacher and students"
+    exception = ", but where it says predicted" if is_kept else ""
+    return (told if chosen_from else "measured") + exception
 
 
 def winner(students: Sequence[Student]) -> Student | None:
@@ -374,6 +406,7 @@ def _chain_costs(selected: Selected) -> str:
     return ": " + ", ".join(parts) if parts else ""
 
 
+PROFILED = "predicted, then measured"
 CHAIN_LATENCIES = {
     "measured": (
         "Predicted latency is the sum of the operations’, and only proposes: a measured model must "
@@ -392,6 +425,11 @@ CHAIN_LATENCIES = {
         "its interval is that of 95 % for what a measurement would find; models unlike the "
         "profile’s and the teacher were timed."
     ),
+    PROFILED: (
+        "Latency in the column of predictions is the sum of the operations’, and only proposes: a "
+        "model must be within its limit as a whole, first by the device’s profile and then as it "
+        "is measured, in turn with the profile’s reference, whose milliseconds all others are in."
+    ),
     "sum of operations": (
         "Latency is the predicted one, the sum of the operations’: the device’s table knows these "
         "and the teacher, and no model as a whole."
@@ -400,17 +438,34 @@ CHAIN_LATENCIES = {
 
 
 def chain_latencies(selected: Sequence[Selected]) -> str:
-    """How the latencies of selected chains are known: all on the run's one device."""
-    known = (CHAIN_LATENCIES.get(one.figures.latency_how) for one in selected)
-    return next(filter(None, known), "")
+    """How latencies of selected chains are known, and their losses: one device has all of them."""
+    hows = [one.figures.latency_how for one in selected]
+    if any(prediction(one.figures) for one in selected):
+        hows.insert(0, PROFILED)
+    told = next(filter(None, map(CHAIN_LATENCIES.get, hows)), "")
+    return " ".join(filter(None, (told, _chain_losses(selected))))
+
+
+def _chain_losses(selected: Sequence[Selected]) -> str:
+    """Which losses are told in 8 bits; empty where students are not served so."""
+    precisions = (one.figures.served_precision for one in selected)
+    precision = next(filter(None, precisions), "")
+    if not precision:
+        return ""
+    return (
+        f"Masked-word losses of complete models are those in {precision}; losses of blocks, and "
+        "their sums, are told unquantised."
+    )
 
 
 def _chain_worth(chains: Chains, selected: Selected) -> str:
     trained = chains.trained(selected.number)
     if trained is None:
         return "It is not pre-trained yet."
+    precision = selected.figures.served_precision
     right = (
         f"Pre-trained, it tells {percent(trained.score.accuracy_fraction)} of masked words right"
+        f"{f' in {precision}' if precision else ''}"
     )
     if chains.head is None:
         return f"{right}."

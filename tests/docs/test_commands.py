@@ -63,6 +63,7 @@ def without_work(monkeypatch):
         "run_finetune_job",
         "plan_job",
         "run_profile_job",
+        "run_attack_job",
         "evaluate",
         "export_onnx",
         "measure",

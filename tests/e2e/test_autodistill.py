@@ -170,7 +170,7 @@ def test_the_same_command_again_computes_nothing(search, searched, monkeypatch):
     assert [one.metrics for one in again.students] == [one.metrics for one in searched.students]
 
 
-@pytest.mark.parametrize(("room", "name"), [(flash, "held_out_mlm"), (steps, "_Run")])
+@pytest.mark.parametrize(("room", "name"), [(flash, "score_words"), (steps, "_Run")])
 def test_stopped_anywhere_it_goes_on_as_if_it_never_had_been(
     search, searched, tmp_path, monkeypatch, room, name
 ):
@@ -425,14 +425,16 @@ def test_a_candidate_that_diverges_is_recorded_as_failed(search, tmp_path):
 
 
 def test_candidates_are_asked_for_in_batches_and_halved(search, tmp_path, monkeypatch):
-    calls, real = [0], flash.held_out_mlm
+    calls, real = [0], flash.score_words
 
     def ever_worse(*given, **named):
         """What is learnt in a few steps is a matter of chance, and often the same."""
         calls[0] += 1
-        return replace(real(*given, **named), accuracy_fraction=0.9 / calls[0])
+        scored = real(*given, **named)
+        [score] = scored.scores
+        return replace(scored, scores=(replace(score, accuracy_fraction=0.9 / calls[0]),))
 
-    monkeypatch.setattr(flash, "held_out_mlm", ever_worse)
+    monkeypatch.setattr(flash, "score_words", ever_worse)
     result = search(
         tmp_path / "run",
         transfer__rungs=2,

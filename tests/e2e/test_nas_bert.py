@@ -620,13 +620,14 @@ def test_a_limit_below_every_student_is_refused_before_the_corpus_is_read(search
 
 
 def test_a_limit_that_the_table_cannot_meet_leaves_the_run_complete(run, no_training):
-    before = contents(run)
+    before, settings = contents(run), (run / "settings.yaml").read_bytes()
     for limit in ({"latency_ms": 5.5}, {"params_m": 1e-5}):
         with pytest.raises(
             DeviceError, match=r"no student .* the nearest has .* of the teacher's F"
         ):
             select(run, limit)
     assert contents(run) == before
+    assert (run / "settings.yaml").read_bytes() == settings
     assert read_json(run / "run.json")["status"] == "complete"
 
 

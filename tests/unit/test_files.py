@@ -1,9 +1,11 @@
+import contextlib
 import hashlib
 import os
 
 import pytest
 
-from stillhouse.files import folder_written_aside, hash_file, write_text_atomically
+from stillhouse.errors import RunError
+from stillhouse.files import folder_written_aside, hash_file, held_alone, write_text_atomically
 
 
 @pytest.fixture
@@ -146,3 +148,18 @@ def test_a_hash_is_that_of_the_content(tmp_path):
     assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     path.write_bytes(bytes(3_000_000))
     assert hash_file(path) == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
+def test_a_lock_is_had_once_and_let_go_of_after_an_error(tmp_path):
+    lock, refusal = tmp_path / ".lock", RunError("in use")
+    for error in (None, KeyboardInterrupt):
+        with (
+            contextlib.nullcontext() if error is None else pytest.raises(error),
+            held_alone(lock, refusal),
+        ):
+            with pytest.raises(RunError, match="in use"), held_alone(lock, refusal):
+                pass
+            if error is not None:
+                raise error
+    with held_alone(lock, refusal):
+        assert names(tmp_path) == [".lock"]

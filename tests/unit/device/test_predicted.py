@@ -53,9 +53,14 @@ class Beside:
     def __init__(self, other_ms, student_ms=STUDENT_MS, asked=None):
         self.other_ms, self.student_ms = other_ms, student_ms
         self.asked = [] if asked is None else asked
+        self.weighed = []
 
     def timing(self, model):
         return Beside(self.other_ms, model.ms, self.asked)
+
+    def peak_memory_mb(self, architecture, workload):
+        self.weighed.append(architecture.key)
+        return 40.0
 
     def compare(self, architecture, workload):
         self.asked.append((architecture.key, self.student_ms))
@@ -172,6 +177,59 @@ def test_a_given_model_is_measured_as_it_is(device, profile, profiled_shapes, ca
     assert found.teacher.median_ms == TEACHER_MS / 2
     assert timing.name == device.name
     assert not caplog.text
+
+
+def test_a_finished_student_is_measured_as_the_teacher_is(
+    device, beside_reference, profile, profiled_shapes
+):
+    shape = profiled_shapes[21]
+    predicted = device.compare(shape, profile.workload).student
+    found = device.compare_finished(shape, profile.workload)
+    assert beside_reference.asked[-1] == (shape.key, STUDENT_MS)
+    assert (found.student.how, found.student.runs) == ("measured", 20)
+    assert (found.student.median_ms, found.teacher.median_ms) == (STUDENT_MS / 2, TEACHER_MS / 2)
+    assert (found.noise_fraction, found.file_mb) == (0.03, 1.5)
+    assert found.predicted == predicted
+    assert predicted.how == "predicted"
+
+
+def test_memory_is_measured_where_a_finished_student_was_timed(
+    device, beside_reference, profile, profiled_shapes
+):
+    """There its file is written already."""
+    device.compare_finished(profiled_shapes[0], profile.workload)
+    assert device.peak_memory_mb(profiled_shapes[0], profile.workload) == 40.0
+    assert beside_reference.weighed == [profiled_shapes[0].key]
+
+
+@pytest.mark.parametrize("shape", [CHAIN, "given"], ids=["unlike the profile", "given"])
+def test_what_was_not_predicted_is_measured_once_when_finished(
+    device, beside_reference, profile, profiled_shapes, shape
+):
+    if shape == "given":
+        device, shape = device.timing(Model(3.0)), profiled_shapes[0]
+    found = device.compare_finished(shape, profile.workload)
+    assert found.student.how == "measured"
+    assert found.predicted is None
+    assert [key for key, _ in beside_reference.asked].count(shape.key) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceError("no kernel"), RuntimeError("no kernel"), MemoryError("no kernel")]
+)
+def test_a_finished_student_that_cannot_be_measured_stays_predicted_and_it_is_said(
+    device, beside_reference, profile, profiled_shapes, monkeypatch, caplog, error
+):
+    shape = profiled_shapes[21]
+    predicted = device.compare(shape, profile.workload)  # the teacher, too
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(beside_reference, "compare", fail)
+    assert device.compare_finished(shape, profile.workload) == predicted
+    assert f"the latency of {shape.key} stays predicted" in caplog.text
+    assert "no kernel" in caplog.text
 
 
 def test_the_name_tells_machine_measurements_and_error(device, profile):

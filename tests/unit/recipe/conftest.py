@@ -6,6 +6,8 @@ import pytest
 from accelerate import Accelerator
 from transformers import BertConfig
 
+from stillhouse.device.latency import Comparison
+from stillhouse.device.predicted import PredictedDevice
 from stillhouse.model.mlm_teachers import MlmHead
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe.chain_nursery import load_chain_teacher, open_chain_nursery, set_up_chains
@@ -41,6 +43,43 @@ class ConfigOnly:
 
     def __init__(self, config):
         self.config = config
+
+
+class Predicting(PredictedDevice):
+    """Predicts a share of what another device measures, and measures what is finished.
+
+    Attributes:
+        finished: What was measured, in this order.
+    """
+
+    name = "predicting"
+
+    def __init__(self, measuring, share):
+        self._measuring, self._share, self.finished = measuring, share, []
+
+    def compare(self, architecture, workload):
+        found = self._measuring.compare(architecture, workload)
+        names = ("median_ms", "low_ms", "high_ms", "p10_ms", "p90_ms")
+        told = {name: self._share * getattr(found.student, name) for name in names}
+        student = replace(found.student, **told, runs=0, how="predicted")
+        return Comparison(student=student, teacher=found.teacher)
+
+    def peak_memory_mb(self, architecture, workload):
+        return self._measuring.peak_memory_mb(architecture, workload)
+
+    def _measured(self, architecture, workload):
+        self.finished.append(architecture)
+        return self._measuring.compare(architecture, workload)
+
+
+@pytest.fixture
+def predicting():
+    """Makes a device that predicts what another one measures."""
+
+    def make(measuring, share=0.5):
+        return Predicting(measuring, share)
+
+    return make
 
 
 @pytest.fixture

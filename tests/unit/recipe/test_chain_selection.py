@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.device.operations import OperationTable
 from stillhouse.device.table import read_table
-from stillhouse.errors import DeviceError
+from stillhouse.errors import DeviceError, ExportError
 from stillhouse.model.chains import chain_config
 from stillhouse.model.modeling_chain_bert import ChainBertModel
 from stillhouse.recipe import chain_selection
@@ -28,6 +28,7 @@ from stillhouse.run.settings import LimitSettings, SelectSettings
 from stillhouse.space.chain import ChainArchitecture, chain_from_dict
 from stillhouse.space.chain_counts import count_chain_flops, count_chain_parameters
 from stillhouse.space.counts import Ends
+from stillhouse.supernet.blocks import chain_states
 
 TEACHER_MS = 6.0
 # The texts have 39 different words; the teacher has 32 positions and two kinds of segments.
@@ -383,6 +384,47 @@ def test_the_best_complete_model_of_each_budget_is_noted(make_bench):
         assert told["workload_label"] == Workload(length=16, threads=1).label
 
 
+@pytest.fixture
+def bench_of_8_bits(make_bench, monkeypatch):
+    """Its chains answer as in float32, but that of `bench.unwritten`, which has no file."""
+    bench = make_bench(device={"kind": "onnxruntime-cpu", "precision": "int8"})
+    bench.unwritten, bench.written = set(), []
+
+    def states(served, supernets, blocks, dev):
+        assert served.precision == "int8"
+        if blocks in bench.unwritten:
+            raise ExportError("no such operator")
+        bench.written.append(blocks)
+        for batch in dev:
+            yield chain_states(supernets, blocks, batch, precision="float32")
+
+    monkeypatch.setattr(chain_selection, "served_states", states)
+    return bench
+
+
+def test_complete_models_are_compared_as_the_device_serves_them(bench_of_8_bits):
+    bench = bench_of_8_bits
+    (folder,) = bench.select(SMALL)
+    ranking = bench.ranking(SMALL.given())
+    told = read_selected(folder)
+    assert {chain.blocks for chain in ranking} == set(bench.written)
+    assert chain_from_dict(told["architecture"]).key == ranking[0].key
+    assert told["quality_precision"] == told["served_precision"] == "int8"
+
+
+def test_a_model_that_cannot_be_written_is_told_and_left_out(bench_of_8_bits, talk):
+    bench = bench_of_8_bits
+    first, second, *_ = bench.ranking(SMALL.given())
+    bench.unwritten.add(first.blocks)
+    (folder,) = bench.select(SMALL)
+    assert chain_from_dict(read_selected(folder)["architecture"]).key == second.key
+    assert f"{first.label} is left out: no such operator" in talk.said
+
+    bench.unwritten.update(chain.blocks for chain, _ in bench.case.all[8])
+    with pytest.raises(DeviceError, match=r"chip can serve none of the \d+ students"):
+        bench.select(FAST)
+
+
 def test_a_budget_that_was_asked_before_costs_nothing(make_bench, monkeypatch):
     bench = make_bench()
     before = bench.select(SMALL, FAST)
@@ -431,6 +473,33 @@ def test_one_that_is_too_slow_when_measured_makes_way_for_the_next(make_bench):
     assert bench.chip.asked == [chain.key for chain in ranking[:3]]
     others = [chain_from_dict(one["architecture"]).key for one in told["runners_up"]]
     assert others == [chain.key for chain in ranking[3:6]]
+
+
+def test_a_predicted_chain_is_measured_before_it_is_selected(make_bench, predicting):
+    """The first two are within by prediction, and too slow when they are measured."""
+    ranking = make_bench("first").ranking(FAST.given())
+    bench = make_bench("second", slow={chain.key: 4.0 for chain in ranking[:2]})
+    device = predicting(bench.chip, share=0.25)
+    bench.nursery = replace(bench.nursery, device=device)
+    (folder,) = bench.select(FAST)
+    told = read_selected(folder)
+    best = chain_from_dict(told["architecture"])
+    assert best == ranking[2]
+    assert device.finished == ranking[:3]
+    half_ms = bench.case.operations.chain_ms(best) / 2
+    assert (told["latency_how"], told["latency_ms"]) == ("measured", pytest.approx(half_ms))
+    assert told["latency_predicted_ms"] == pytest.approx(half_ms / 4)
+    assert told["latency_predicted_error_fraction"] == pytest.approx(-0.75)
+    assert told["violations"] == {"latency_ms": pytest.approx(half_ms / 2.2 - 1)}
+
+
+def test_a_chain_that_is_over_by_prediction_is_not_measured(make_bench, predicting):
+    ranking = make_bench("first").ranking(FAST.given())
+    bench = make_bench("second", slow={ranking[0].key: 100.0})
+    device = predicting(bench.chip, share=1.0)
+    bench.nursery = replace(bench.nursery, device=device)
+    bench.select(FAST)
+    assert device.finished == ranking[1:2]
 
 
 def test_a_measurement_counts_with_the_end_of_its_interval(make_bench):

@@ -12,6 +12,9 @@ from transformers import AutoModel, BertModel
 from stillhouse.data.examples import Examples
 from stillhouse.data.task import task_from_dataset
 from stillhouse.errors import DataError, TeacherError
+from stillhouse.evaluate.spans import MOST_TOKENS
+from stillhouse.export.onnx_folder import LONGEST_ANSWER
+from stillhouse.model.heads import auto_class_of
 from stillhouse.recipe import exporting
 from stillhouse.recipe.exporting import export_onnx_checkpoint
 
@@ -205,3 +208,77 @@ def test_an_untrained_pooler_gives_no_output(asked, tmp_path, weather_tokenizer,
     assert asked["exported"].head == "encoder"
     tokens = weather_tokenizer("a day", return_tensors="pt")
     assert list(asked["exported"].model(**tokens)) == ["last_hidden_state"]
+
+
+@pytest.fixture
+def token_model(tmp_path, weather_tokenizer, tiny_config):
+    """Writes a checkpoint that answers every token."""
+
+    def write(kind, **config):
+        folder = tmp_path / kind
+        shape = tiny_config("bert", vocab_size=len(weather_tokenizer), labels=2, **config)
+        auto_class_of(kind).from_config(shape).save_pretrained(folder)
+        weather_tokenizer.save_pretrained(folder)
+        return folder
+
+    return write
+
+
+def test_a_tagger_is_checked_on_the_words_of_texts(token_model, asked):
+    export(token_model("tags"), check=["a  sunny day", " ", "rainy"])
+    check = asked["check"]
+    assert check.texts == [["a", "sunny", "day"], ["rainy"]]
+    assert check.encoded.tags.tolist() == [-100, -1, -1, -1, -100, -100, -1, -100]
+    assert (check.name, check.score, check.answers) == ("given texts", None, None)
+    with pytest.raises(DataError, match="given texts: there is no word to tag"):
+        export(token_model("tags"), check=[" "])
+
+
+def test_a_reader_is_checked_on_questions_with_passages_or_on_texts_as_both(token_model, asked):
+    folder = token_model("spans")
+    export(folder, check=["day ||| a sunny day", "the road"])
+    check = asked["check"]
+    assert check.texts == [("day", "a sunny day"), ("the road", "the road")]
+    assert check.name == "given texts (1 of them both question and passage)"
+    assert check.score is None
+    logits_P2 = np.zeros((len(check.encoded.input_ids), 2))
+    logits_P2[[4, 12], 0] = 1  # sunny; road
+    logits_P2[[5, 12], 1] = 1
+    assert check.answers(logits_P2).tolist() == ["sunny day", "road"]
+    logits_P2[7] = 9  # the first token, which stands for no answer; the model knows no such thing
+    assert check.answers(logits_P2).tolist() == ["sunny day", "road"]
+    export(folder, check=["day ||| a sunny day"])
+    assert asked["check"].name == "given texts"
+
+
+def test_a_reader_with_a_threshold_may_give_no_answer(token_model, asked):
+    export(token_model("spans", no_answer_threshold=1.5), check=["day ||| a sunny day"])
+    logits_P2 = np.zeros((7, 2))
+    for lead, answer in ((1.4, "a"), (1.6, "")):
+        logits_P2[0, 0] = lead  # of the first token, over spans of 0
+        assert asked["check"].answers(logits_P2).tolist() == [answer]
+
+
+@pytest.mark.parametrize(("kind", "texts"), [("tags", list), ("spans", tuple)])
+def test_without_a_check_embedded_texts_are_made_into_what_a_head_reads(
+    token_model, asked, kind, texts
+):
+    export(token_model(kind), check=None, precision="int8-static")
+    assert all(isinstance(one, texts) for one in asked["check"].texts)
+    assert len(asked["check"].texts) == 24
+    called = "the embedded task" + " (24 of them both question and passage)" * (kind == "spans")
+    assert asked["check"].name == called
+    assert asked["calibration"].encoded.longest <= 16
+    for encoded in (asked["check"].encoded, asked["calibration"].encoded):
+        assert (encoded.tags is None) == (encoded.sheet is not None) == (kind == "spans")
+
+
+@pytest.mark.parametrize(("kind", "called"), [("tags", "tagger"), ("spans", "reader")])
+def test_a_task_for_another_head_is_refused(token_model, asked, kind, called):
+    task = weather([number % 2 for number in range(20)], ("good", "bad"))
+    with pytest.raises(DataError, match=f"a {called}, the task weather needs a classifier: check"):
+        export(token_model(kind), check=task)
+
+
+def test_answers_of_the_example_are_as_long_as_those_of_evaluations():
+    assert LONGEST_ANSWER == MOST_TOKENS

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from stillhouse.recipe.final import choose_winners
+from stillhouse.device.latency import Comparison, Latency, Workload
+from stillhouse.recipe.final import choose_winners, latency_metrics
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
 
@@ -77,3 +80,30 @@ def test_nobody_wins_where_nothing_was_trained():
 def test_equally_good_and_the_fastest_wins():
     tie = [trial(0, 0.8, 3.0), trial(1, 0.8, 2.0), trial(2, 0.5, 1.0)]
     assert numbers(choose_winners(tie, 3)) == [1, 2]
+
+
+MEASURED = Latency(
+    median_ms=4.0,
+    low_ms=3.9,
+    high_ms=4.2,
+    p10_ms=3.8,
+    p90_ms=4.5,
+    runs=20,
+    how="measured",
+    device="here",
+    workload=Workload(length=16),
+)
+
+
+def test_a_prediction_is_told_beside_what_was_measured_and_how_wrong_it_was():
+    teacher = replace(MEASURED, median_ms=8.0)
+    plain = latency_metrics(Comparison(student=MEASURED, teacher=teacher))
+    assert (plain["latency_ms"], plain["latency_how"], plain["speedup"]) == (4.0, "measured", 2.0)
+    assert not [name for name in plain if "predicted" in name]
+    for predicted_ms, error_fraction in ((3.0, -0.25), (5.0, 0.25)):
+        predicted = replace(MEASURED, median_ms=predicted_ms, how="predicted")
+        told = latency_metrics(Comparison(student=MEASURED, teacher=teacher, predicted=predicted))
+        assert told == plain | {
+            "latency_predicted_ms": predicted_ms,
+            "latency_predicted_error_fraction": error_fraction,
+        }

@@ -8,7 +8,9 @@ from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.errors import DeviceError
 from stillhouse.recipe.limits import (
     Weighed,
+    compare_finished,
     cost_metrics,
+    is_over,
     is_within,
     size_mb,
     teacher_costs,
@@ -55,17 +57,17 @@ class Chip:
 
     name = "chip"
 
-    def __init__(self, memory_mb=50.0):
-        self._memory_mb = memory_mb
+    def __init__(self, memory_mb=50.0, comparison=COMPARISON):
+        self._memory_mb, self._comparison = memory_mb, comparison
         self.asked = []
 
     def compare(self, architecture, workload):
-        assert (architecture, workload) == (SHAPE, WORKLOAD)
+        assert (architecture, workload.length) == (SHAPE, WORKLOAD.length)
         self.asked.append("latency")
-        return COMPARISON
+        return self._comparison
 
     def peak_memory_mb(self, architecture, workload):
-        assert (architecture, workload) == (SHAPE, WORKLOAD)
+        assert (architecture, workload.length) == (SHAPE, WORKLOAD.length)
         self.asked.append("memory")
         if isinstance(self._memory_mb, Exception):
             raise self._memory_mb
@@ -213,6 +215,30 @@ def test_a_finished_students_memory_is_told_without_a_limit():
         "violations": {},
         "within_limit": True,
     }
+
+
+def test_what_a_device_predicts_of_a_candidate_it_measures_of_a_finished_student(predicting):
+    device = predicting(Chip())
+    candidate = weigh(device, SHAPE, WORKLOAD, LimitSettings(), **COUNTS)
+    assert candidate.comparison.student.how == "predicted"
+    finished = weigh_finished(device, SHAPE, WORKLOAD, **COUNTS)
+    assert finished.comparison == replace(COMPARISON, predicted=candidate.comparison.student)
+    limits = LimitSettings(latency_ms=5.0)  # 3 ms predicted at most, 6 ms measured
+    assert not is_over(violations(limits, candidate))
+    assert cost_metrics(limits, finished)["violations"] == {"latency_ms": pytest.approx(0.2)}
+    assert compare_finished(Chip(), SHAPE, WORKLOAD) == COMPARISON
+
+
+def test_in_8_bits_a_predicted_student_has_a_file_once_it_is_finished(predicting):
+    chip = Chip(comparison=FILE)
+    in_8_bits = replace(WORKLOAD, precision="int8")
+    device = predicting(chip)
+    assert weigh(device, SHAPE, in_8_bits, LimitSettings(), **COUNTS).size_mb == 1.0
+    finished = cost_metrics(
+        LimitSettings(size_mb=1.2), weigh_finished(device, SHAPE, in_8_bits, **COUNTS)
+    )
+    assert (finished["size_mb"], finished["file_mb"]) == (1.5, 1.5)
+    assert finished["within_limit"] is False
 
 
 @pytest.mark.parametrize(

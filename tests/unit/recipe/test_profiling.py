@@ -1,6 +1,9 @@
 """Profiles of spaces of tiny students, most of them measured by a clock that follows their work."""
 
 import json
+import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -12,7 +15,7 @@ from stillhouse.device.features import FEATURES, features_of
 from stillhouse.device.latency import Comparison, Workload, summarise
 from stillhouse.device.predicted import bare_ends
 from stillhouse.device.profile import read_profile
-from stillhouse.errors import DeviceError, SettingsError, TeacherError
+from stillhouse.errors import DeviceError, RunError, SettingsError, TeacherError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.recipe import profiling
 from stillhouse.recipe.profiling import (
@@ -20,6 +23,7 @@ from stillhouse.recipe.profiling import (
     ProfileJob,
     architectures_of,
     choose_architectures,
+    lock_path,
     points_path,
     profile_space,
 )
@@ -133,6 +137,57 @@ def test_a_stopped_profile_goes_on_with_what_is_left(job, tmp_path, talk, clock)
     assert "5 of 12 are measured already." in talk.said
     assert not points_path(out).exists()
     assert [row.architecture for row in made.rows] == [row.architecture for row in whole.rows]
+
+
+HOLDER = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_and_one_that_is_killed_is_not_waited_for(
+    job, tmp_path, talk, clock
+):
+    out = tmp_path / "kd.json"
+    with suppress(KeyboardInterrupt):
+        clock.stop_at = 3
+        profile_space(job, out, talk)
+    before, clock.stop_at = points_path(out).read_bytes(), None
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock_path(out))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match=r"kd\.json is being measured by another process.*--out"):
+            profile_space(job, out, talk)
+        assert len(clock.asked) == 3
+        assert points_path(out).read_bytes() == before
+        process.kill()
+    profile_space(job, out, talk)
+    assert len(clock.asked) == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["kd.json"]
+
+
+def test_a_profile_that_another_process_finished_meanwhile_is_read(
+    job, tmp_path, talk, clock, monkeypatch
+):
+    made, out = profile_space(job, tmp_path / "first.json", talk), tmp_path / "kd.json"
+    clock.asked.clear()
+    held = profiling.held_alone
+
+    def late(*arguments):
+        shutil.copy(tmp_path / "first.json", out)
+        return held(*arguments)
+
+    monkeypatch.setattr(profiling, "held_alone", late)
+    assert profile_space(job, out, talk) == made
+    assert clock.asked == []
 
 
 def test_a_finished_profile_is_not_measured_again(job, tmp_path, talk, clock):

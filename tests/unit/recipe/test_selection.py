@@ -347,3 +347,37 @@ def test_a_device_that_cannot_tell_memory_is_silent_but_for_a_limit(weigh):
     assert weigh(Sheet()).finished(SMALL).memory_mb is None
     with pytest.raises(DeviceError, match="tells no memory"):
         refuse_hopeless({"tiny": [SMALL]}, weigh(Sheet(), memory_mb=1e6))
+
+
+def test_the_best_is_within_its_limit_as_it_is_measured(weigh, chip, predicting):
+    device = predicting(chip)  # LARGE takes 6 ms, DEEP 4 and WIDE 3: half of that is predicted
+    scales = weigh(device, latency_ms=3.5)
+    assert shapes(best_within(scored(*GOOD_TO_BAD), scales, 2)) == [WIDE, SMALL]
+    assert device.finished == [LARGE, DEEP, WIDE]  # and no runner-up
+    assert scales.over(DEEP) == {"latency_ms": pytest.approx(4 / 3.5 - 1)}
+    told = scales.finished(WIDE).comparison
+    assert (told.student.how, told.student.median_ms) == ("measured", 3.0)
+    assert (told.predicted.how, told.predicted.median_ms) == ("predicted", 1.5)
+    assert device.finished == [LARGE, DEEP, WIDE]
+
+
+def test_where_none_is_within_as_it_is_measured_the_smallest_is_named(weigh, chip, predicting):
+    with pytest.raises(DeviceError, match=r"even the smallest .* is over latency_ms by 11%"):
+        best_within(scored(*GOOD_TO_BAD), weigh(predicting(chip), latency_ms=0.9), 1)
+
+
+def test_a_student_that_was_never_timed_is_measured_when_it_is_finished(weigh, chip, predicting):
+    device = predicting(chip)
+    scales = weigh(device, parameters=PARAMETERS[LARGE])
+    assert shapes(best_within(scored(*GOOD_TO_BAD), scales, 1)) == [LARGE]
+    assert (device.finished, scales.known(LARGE).comparison) == ([], None)
+    assert scales.finished(LARGE).comparison.student.how == "measured"
+    assert device.finished == [LARGE]
+
+
+def test_a_predicted_file_is_weighed_before_a_student_of_8_bits_is_chosen(weigh, predicting):
+    device = predicting(Chip(has_file=True))
+    scales = weigh(device, workload=IN_8_BITS, size_mb=0.0109)  # DEEP: 10,416 bytes, 11,416 in all
+    assert shapes(best_within(scored(*GOOD_TO_BAD), scales, 1)) == [SMALL]
+    assert device.finished == [DEEP, SMALL]
+    assert scales.finished(SMALL).size_mb == pytest.approx(0.004744)

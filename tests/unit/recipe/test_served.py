@@ -6,7 +6,7 @@ from stillhouse.data.examples import Examples
 from stillhouse.device.latency import Workload
 from stillhouse.device.runtimes import why_unusable
 from stillhouse.model.predict import predict
-from stillhouse.recipe import served
+from stillhouse.recipe import autodistil, autodistill, nas_bert, served
 from stillhouse.recipe.served import predict_served, served_precision
 from stillhouse.run.settings import DeviceSettings
 
@@ -92,15 +92,34 @@ def test_devices_without_files_get_none(bench, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "is_said"),
+    ("settings", "in_float", "in_8_bits"),
     [
-        ({}, False),
-        ({"kind": "onnxruntime-cpu"}, False),
-        ({"kind": "onnxruntime-cpu", "precision": "int8"}, True),
-        ({"kind": "analytic", "chip": "tpu-v1-int8"}, True),
+        ({}, False, None),
+        ({"kind": "onnxruntime-cpu"}, False, None),
+        ({"kind": "onnxruntime-cpu", "precision": "int8-static"}, False, "int8-static"),
+        ({"kind": "openvino-cpu", "precision": "int8"}, False, "int8-static"),
+        ({"kind": "analytic", "chip": "tpu-v1-int8"}, True, None),
+        ({"kind": "table", "table": "board.csv", "precision": "int8"}, True, None),
     ],
 )
-def test_students_without_a_task_are_said_to_be_chosen_in_float(talk, settings, is_said):
-    served.say_scored_in_float(DeviceSettings(**settings), talk)
+def test_what_is_said_of_scores_is_what_the_device_can_do(talk, settings, in_float, in_8_bits):
+    device = DeviceSettings(**settings)
+    served.say_scored_in_float(device, talk)
     assert [text for text in talk.said if "chosen by what they do in float32" in text] == talk.said
-    assert bool(talk.said) == is_said
+    assert bool(talk.said) == in_float
+    talk.said.clear()
+    served.say_how_far_served(device, talk, "words are told in {}")
+    told = f"Latencies and sizes are those of {in_8_bits}; words are told in {in_8_bits}."
+    assert talk.said == ([] if in_8_bits is None else [told])
+
+
+@pytest.mark.parametrize(
+    "scored", [autodistill.SCORED, nas_bert.SCORED, *autodistil.SCORED.values()]
+)
+def test_recipes_without_a_task_say_one_sentence_of_their_scores(talk, scored):
+    device = DeviceSettings(kind="onnxruntime-cpu", precision="int8")
+    served.say_how_far_served(device, talk, scored)
+    [text] = talk.said
+    assert text.startswith("Latencies and sizes are those of int8; ")
+    assert not set("{}") & set(text)
+    assert text.count(".") == 1

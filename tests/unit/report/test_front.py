@@ -50,6 +50,7 @@ def test_references_stand_among_the_trials_with_their_names(referenced_run):
     assert (marks["x"], marks["y"]) == ([3.0, 2.5], [0.82, 0.78])
     assert "&lt;script&gt;" in marks["hovertext"][0]
     assert "2.7× as fast as the teacher" in marks["hovertext"][0]
+    assert "<br>latency predicted<br>" in marks["hovertext"][0]
 
 
 def test_a_reference_without_a_figure_is_not_drawn(referenced_run, rewrite, describe):

@@ -1,5 +1,6 @@
 import pytest
 
+from stillhouse.report import write_report
 from stillhouse.report.front_table import (
     against_references,
     front_lines,
@@ -19,7 +20,28 @@ def test_the_front_and_the_references_stand_by_latency(referenced_run):
         ("MobileBERT", "hand-crafted"),
         ("trial 7", ""),
     ]
-    assert lines[3].latency_interval == "2.70 ms to 3.30 ms"
+    assert lines[3].latency_basis == "predicted, 2.70 ms to 3.30 ms"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"latency_how": "measured"}, "measured, 2.70 ms to 3.30 ms"),
+        ({"latency_how": "analytic", "latency_low_ms": 3.0, "latency_high_ms": 3.0}, "analytic"),
+        ({"latency_how": None}, "2.70 ms to 3.30 ms"),  # an older version did not tell
+    ],
+)
+def test_a_reference_says_how_its_latency_is_known(
+    referenced_run, rewrite, describe, changes, told
+):
+    [first, _] = describe["references.json"]()["points"]
+    rewrite(referenced_run / "references.json", {"points": [first | changes]})
+
+    [line] = [one for one in front_lines(gather(referenced_run)) if one.is_reference]
+
+    assert line.latency_basis == told
+    page = write_report(referenced_run).read_text(encoding="utf-8")
+    assert f"3.00 ms<small>{told}</small>" in page
 
 
 def test_a_search_by_quality_and_latency_alone_needs_no_table(full_run):

@@ -18,11 +18,12 @@ METRICS = {
     "size_mb": 10.0,
     "memory_mb": 61.25,
     "flops_fraction": 0.125,
+    "latency_how": "predicted",
 }
 
 
 def told(line):
-    return line.asked, line.measured, line.interval, line.is_met, line.margin
+    return line.asked, line.value, line.interval, line.how, line.is_met, line.margin
 
 
 @pytest.mark.parametrize(
@@ -32,38 +33,49 @@ def told(line):
             "latency_ms",
             5.0,
             -0.16,
-            ("latency ≤ 5 ms", "4.00 ms", "3.80 ms to 4.20 ms", True, "met by 16.0 %"),
+            (
+                *("latency ≤ 5 ms", "4.00 ms", "3.80 ms to 4.20 ms", "predicted"),
+                *(True, "met by 16.0 %"),
+            ),
         ),
         (
             "speedup",
             2.5,
             0.25,
-            ("speed-up ≥ 2.5×", "2.10×", "2.00× to 2.21×", False, "missed by 25.0 %"),
+            (
+                *("speed-up ≥ 2.5×", "2.10×", "2.00× to 2.21×", "predicted"),
+                *(False, "missed by 25.0 %"),
+            ),
         ),
-        ("size_mb", 8.0, 0.25, ("size ≤ 8 MB", "10.0 MB", "", False, "missed by 25.0 %")),
+        (
+            "size_mb",
+            8.0,
+            0.25,
+            ("size ≤ 8 MB", "10.0 MB", "", "counted", False, "missed by 25.0 %"),
+        ),
         (
             "memory_mb",
             122.5,
             -0.5,
-            ("memory ≤ 122.5 MB", "61.2 MB", "", True, "met by 50.0 %"),
+            ("memory ≤ 122.5 MB", "61.2 MB", "", "measured", True, "met by 50.0 %"),
         ),
         (
             "parameters",
             2_500_000,
             0.0,
-            ("parameters ≤ 2,500,000", "2,500,000", "", True, "met exactly"),
+            ("parameters ≤ 2,500,000", "2,500,000", "", "counted", True, "met exactly"),
         ),
         (
             "params_m",
             2.4999,
             0.00004,
-            ("parameters ≤ 2.4999 M", "2.5 M", "", False, "missed by less than 0.1 %"),
+            ("parameters ≤ 2.4999 M", "2.5 M", "", "counted", False, "missed by less than 0.1 %"),
         ),
         (
             "flops_fraction",
             0.5,
             -0.75,
-            ("FLOPs ≤ 50 % of the teacher’s", "12.5 %", "", True, "met by 75.0 %"),
+            ("FLOPs ≤ 50 % of the teacher’s", "12.5 %", "", "counted", True, "met by 75.0 %"),
         ),
     ],
 )
@@ -76,10 +88,24 @@ def test_without_a_limit_there_is_no_line():
     assert lines_of("1", METRICS) == lines_of("1", METRICS | {"limits": {}}) == []
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed():
+def test_what_is_not_known_is_neither_met_nor_missed():
     limits = {"limits": {"memory_mb": 60.0}, "violations": {}}
     [line] = lines_of("1", {key: METRICS[key] for key in ("latency_ms", "parameters")} | limits)
-    assert told(line) == ("memory ≤ 60 MB", "not measured", "", None, "")
+    assert told(line) == ("memory ≤ 60 MB", "not known", "", "", None, "")
+
+
+@pytest.mark.parametrize("how", ["measured", "analytic", "table", "sum of operations"])
+def test_a_latency_says_in_its_own_word_how_it_is_known(how):
+    limits = {"limits": {"latency_ms": 5.0, "speedup": 2.0, "parameters": 3e6}, "violations": {}}
+    lines = lines_of("1", METRICS | limits | {"latency_how": how})
+    assert [line.how for line in lines] == [how, how, "counted"]
+
+
+def test_the_size_of_a_file_is_measured():
+    limits = {"limits": {"size_mb": 12.0}, "violations": {}}
+    for file_mb, how in ((10.0, "measured"), (10.4, "counted")):
+        [line] = lines_of("1", METRICS | limits | {"file_mb": file_mb})
+        assert line.how == how
 
 
 def test_a_latency_that_was_not_timed_has_no_interval():
@@ -164,7 +190,10 @@ def test_selected_chains_are_told_by_number_and_older_ones_without_an_outcome(ch
         ("1", "latency ≤ 1 ms", None),
         ("2", "speed-up ≥ 3×", True),
     ]
-    assert [line.measured for line in lines] == ["2.05 M", "0.80 ms", "10.00×"]
+    assert [line.value for line in lines] == ["2.05 M", "0.80 ms", "10.00×"]
+    assert [line.how for line in lines] == ["counted", "measured", "measured"]
     page = page_of(chain_run)
+    assert "<th>How known</th>" in page
+    assert '<td data-label="How known"><span>counted</span></td>' in page
     assert "8.2 MB, file 9.1 MB, peak memory 20.0 MB" in page
     assert "<h2>Limits</h2>" in page

@@ -142,7 +142,9 @@ def test_references_stand_with_the_front_in_a_table(referenced_run, read):
     page = read(referenced_run)
     _, told = page.text.split("The front beside the hand-crafted, as judged in the search", 1)
 
-    assert re.search(r"MobileBERT hand-crafted 4 × 32 <script>.* 0\.820 3\.00 ms 2\.70 ms to", told)
+    assert re.search(
+        r"MobileBERT hand-crafted 4 × 32 <script>.* 0\.820 3\.00 ms predicted, 2\.70 ms to", told
+    )
     assert "MobileBERT-tiny is beaten by 1 of the 3 trials of the front." in told
     assert "Other <script>alert(1)</script> is left out: the table has no such row" in told
     assert "Trials and the hand-crafted were trained briefly" in page.text
@@ -456,6 +458,16 @@ def test_how_latencies_of_chains_are_known_is_what_was_done(chain_run, read, how
     text = read(chain_run).text
     assert told in text
     assert ("timed in turn with the teacher" in text) is timed
+
+
+def test_selected_chains_that_were_predicted_first_say_so(chain_run, read):
+    file = chain_run / "selected/1/selected.json"
+    more = {"latency_predicted_ms": 0.6, "latency_predicted_error_fraction": -0.25}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    text = read(chain_run).text
+    assert "0.80 ms 0.70 ms to 0.90 ms predicted 0.60 ms, 25.0 % too short 0.75 ms" in text
+    assert "first by the device’s profile and then as it is measured" in text
+    assert "timed in turn with the teacher" not in text
 
 
 def test_masked_words_of_teacher_and_students_stand_together(chain_run, read):

@@ -1,8 +1,9 @@
 import json
+import shutil
 
 import pytest
 
-from stillhouse.report import wording
+from stillhouse.report import wording, write_report
 from stillhouse.report.gather import gather
 
 
@@ -74,6 +75,38 @@ def test_a_latency_that_was_not_timed_has_no_interval(full_run, rewrite):
 )
 def test_limits_carry_their_units(name, value, text):
     assert wording.limit(name, value) == text
+
+
+def test_students_in_8_bits_have_a_score_before(full_run, rewrite):
+    assert wording.served(gather(full_run).students) == ""
+    before = {"served_precision": "int8-static", "quality_before_8_bits": 0.9126}
+    rewrite(full_run / "students/2/metrics.json", before)  # the others are of an older version
+    told = wording.served(gather(full_run).students)
+    assert told.startswith("Trials and students are scored in int8-static, as they are served; ")
+    assert "; the teacher is not. Before that, in float32, on dev: student 2 0.913." in told
+
+    words = {**before, "metric": "masked_lm_accuracy"}
+    rewrite(full_run / "students/2/metrics.json", words)
+    told = wording.served(gather(full_run).students)
+    assert "; neither the teacher nor the head that tells masked words is. Before" in told
+    assert "on held-out text: student 2 0.913." in told
+
+
+def test_chains_in_8_bits_tell_which_losses_are(chain_run, rewrite):
+    before = gather(chain_run)
+    assert "int8" not in wording.chain_latencies(before.chains.selected)
+    assert "int8" not in wording.outcome(before)
+    file = chain_run / "selected/2/selected.json"
+    rewrite(file, {**json.loads(file.read_text()), "served_precision": "int8"})
+    shutil.copytree(chain_run / "students/1", chain_run / "students/2")
+    after = gather(chain_run)
+    told = wording.chain_latencies(after.chains.selected)
+    assert told.startswith(wording.chain_latencies(before.chains.selected))
+    assert told.endswith(
+        "Masked-word losses of complete models are those in int8; losses of blocks, and their "
+        "sums, are told unquantised."
+    )
+    assert "it tells 25.0 % of masked words right in int8 (teacher" in wording.outcome(after)
 
 
 def test_moments_are_told_to_the_minute():
@@ -234,6 +267,43 @@ def test_predicted_latencies_say_so_and_how_well(distill_run):
     (student,) = contents.students
     assert wording.latency_interval(student.figures) == "predicted, 1.80 ms to 2.20 ms"
     assert wording.measured_how(contents) == (
-        "predicted, but the teacher’s and those of students unlike the profile’s measured; a chip, "
-        "predicted from 60 measurements with a mean error of 3.0%; batch 1"
+        "measured, but where it says predicted; a chip, predicted from 60 measurements with a mean "
+        "error of 3.0%; batch 1"
     )
+    assert wording.prediction(student.figures) == ""
+
+
+@pytest.mark.parametrize(
+    ("predicted_ms", "error_fraction", "told"),
+    [(3.1, -0.03125, "predicted 3.10 ms, 3.1 % too short"), (4.0, 0.25, "too long")],
+)
+def test_what_was_predicted_stands_beside_what_was_measured(
+    distill_run, predicted_ms, error_fraction, told
+):
+    path = distill_run / "students/1/metrics.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    more = {
+        "latency_ms": 3.2,
+        "latency_how": "measured",
+        "latency_predicted_ms": predicted_ms,
+        "latency_predicted_error_fraction": error_fraction,
+        "device": "a chip",
+    }
+    path.write_text(json.dumps(known | more), encoding="utf-8")
+    (student,) = gather(distill_run).students
+
+    assert told in wording.prediction(student.figures)
+    page = write_report(distill_run).read_text(encoding="utf-8")
+    assert f"<small>{wording.prediction(student.figures)}</small>" in page
+    assert "Latency: measured; a chip" in page
+
+
+def test_candidates_of_a_profile_are_told_apart_from_finished_students(full_run):
+    path = full_run / "students/1/metrics.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    more = {"latency_predicted_ms": 2.0, "latency_predicted_error_fraction": 0.25}
+    path.write_text(json.dumps(known | more), encoding="utf-8")
+
+    told = wording.measured_how(gather(full_run))
+
+    assert told.startswith("predicted for candidates, measured for teacher and students; ")
