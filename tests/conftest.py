@@ -7,10 +7,13 @@ The task: texts of a few words, `good` where one of them is "sunny" or the like,
 # ruff: noqa: PLC0415  torch and the like are imported only for tests that ask for them
 
 import csv
+import os
 import random
 import sys
 
 import pytest
+
+os.environ["COLUMNS"] = "160"  # of tables that are printed; tests in several processes have 80
 
 FILLERS = [
     "the", "a", "this", "that", "day", "week", "morning", "evening", "road", "town", "river",

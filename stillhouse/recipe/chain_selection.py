@@ -31,7 +31,8 @@ from stillhouse.recipe.limits import (
     with_any_memory,
     with_memory,
 )
-from stillhouse.recipe.served import precision_facts, scored_in, served_chains, served_states
+from stillhouse.recipe.served import precision_facts
+from stillhouse.recipe.served_words import scored_in, served_chains, served_states
 from stillhouse.search.table_selection import BlockTable, nearest, select_lowest
 from stillhouse.space.chain_counts import (
     bridge_flops,

@@ -13,6 +13,7 @@ from stillhouse.errors import DataError
 from stillhouse.evaluate.loyalty import loyalty
 from stillhouse.export.checkpoint import known_max_length
 from stillhouse.model.anatomy import label_names, usable_positions
+from stillhouse.model.heads import head_for
 from stillhouse.model.predict import predict
 from stillhouse.model.teachers import label_order_by_name, load_model, load_tokenizer
 from stillhouse.recipe.scoring import own_gold, quality_facts
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from stillhouse.data.answers import Gold
     from stillhouse.data.task import Task, TaskSettings
     from stillhouse.evaluate.loyalty import LogBase, Loyalty
+    from stillhouse.model.heads import TaskHead
+
+_WITH: dict[TaskHead, str] = {
+    "classes": "of whole texts (ForSequenceClassification)",
+    "tags": "of every word (ForTokenClassification)",
+    "spans": "of first and last words of answers (ForQuestionAnswering)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +109,15 @@ def _answers(
     """Runs a checkpoint over dev; its outputs come in the task's order of labels."""
     model, has_head = load_model(name, kind=task.kind)
     labels = task.output_count
-    if not has_head or model.config.num_labels != labels:
+    if not has_head:
         raise DataError(
-            f"{name} has {'no trained head' if not has_head else model.config.num_labels} "
-            f"outputs, the task {task.name} needs {labels}: evaluate it on its own task"
+            f"{name} has no trained head for {task.name}, which takes a model "
+            f"{_WITH[head_for(task.kind)]}: evaluate it on its own task, or fine-tune it first"
+        )
+    if model.config.num_labels != labels:
+        raise DataError(
+            f"{name} has {model.config.num_labels} outputs, the task {task.name} needs {labels}: "
+            "evaluate it on its own task"
         )
     module: nn.Module = model
     module.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -27,7 +27,7 @@ from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms, teacher_layers
 from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
-from stillhouse.recipe.served import served_precision
+from stillhouse.recipe.served import precision_facts, served_precision
 from stillhouse.search.objectives import TWO_OBJECTIVES
 from stillhouse.search.pareto import dominated_area, pareto_front
 
@@ -230,14 +230,14 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
 
 
 def _float_quality(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
-    """Scores a student that is served in 8 bits before it is quantised, too."""
+    """Tells the precision of the scores, and those before 8 bits of a student served so."""
     precision = served_precision(bench.settings.device)
     if precision is None:
-        return {}
+        return precision_facts(bench.precision)
     metric, dev = bench.task.metrics[0], bench.data.dev
     logits = predict(model, dev, precision=bench.precision)
     return {
-        "served_precision": precision,
+        **precision_facts(precision),
         "quality_before_8_bits": score([metric], logits, own_gold(model, dev))[metric],
     }
 

@@ -38,6 +38,7 @@ from stillhouse.model.teachers import (
 from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
+from stillhouse.recipe.served import precision_facts
 from stillhouse.recipe.teacher import probe_examples
 from stillhouse.recipe.workbench import EncodedTask, encode_task
 from stillhouse.run.settings import PROVENANCE_KEY, read_settings
@@ -308,6 +309,7 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
         "task": bench.task.name,
         "model": _checkpoint_name(bench.settings),
         **_dev_quality(bench, model),
+        **precision_facts(bench.precision),
         **facts[best],
         "stop_on": bench.wanted.stop_on,
         "is_optimistic": bench.wanted.stop_on == "dev",

@@ -18,7 +18,7 @@ from stillhouse.distill.transfer import TransferLesson, TransferStep
 from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX, attention_rule
 from stillhouse.recipe.candidates import failing_alone
 from stillhouse.recipe.logbook import watched
-from stillhouse.recipe.served import score_words
+from stillhouse.recipe.served_words import score_words
 from stillhouse.search.loop import Judgement
 
 if TYPE_CHECKING:

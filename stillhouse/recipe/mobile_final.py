@@ -20,7 +20,8 @@ from stillhouse.recipe.flash import transfer
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh, weigh_finished
 from stillhouse.recipe.mobile_nursery import METRIC
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, train_student
-from stillhouse.recipe.served import precision_facts, score_words
+from stillhouse.recipe.served import precision_facts
+from stillhouse.recipe.served_words import score_words
 
 if TYPE_CHECKING:
     from pathlib import Path

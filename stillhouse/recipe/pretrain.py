@@ -34,7 +34,8 @@ from stillhouse.recipe.chain_nursery import (
 from stillhouse.recipe.chain_selection import read_selected
 from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.mlm_nursery import HEAD_FACTS_FILE, refuse_other_origin, with_mlm_head
-from stillhouse.recipe.served import precision_facts, score_words
+from stillhouse.recipe.served import precision_facts
+from stillhouse.recipe.served_words import score_words
 from stillhouse.run.settings import difference
 from stillhouse.space.chain import chain_from_dict
 

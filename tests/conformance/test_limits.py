@@ -13,7 +13,7 @@ import stillhouse
 from stillhouse import api
 from stillhouse.device.latency import Comparison, Latency, Workload
 from stillhouse.errors import DeviceError
-from stillhouse.recipe import autodistil, final, mlm_nursery, open_workbench
+from stillhouse.recipe import autodistil, mlm_nursery, open_workbench, scoring
 from stillhouse.recipe.candidates import screen_candidate
 from stillhouse.recipe.final import student_metrics
 from stillhouse.recipe.mobile_final import costs
@@ -81,7 +81,7 @@ def chip():
         for room in (open_workbench, mlm_nursery, autodistil):
             patch.setattr(room, "resolve_device", lambda *_, **__: Chip())
         # Resampling the dev set for each student's interval takes longer than all else.
-        patch.setattr(final, "bootstrap", lambda *_, **__: (0.0, 1.0))
+        patch.setattr(scoring, "bootstrap", lambda *_, **__: (0.0, 1.0))
         yield
 
 

@@ -1,6 +1,7 @@
 """A workbench without the parts that a test does not need, and nurseries of tiny chains."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
@@ -101,9 +102,8 @@ def bench(talk):
             max_position_embeddings=128,
             num_labels=2,
         )
-        names = ("run", "accelerator", "precision", "task", "data", "device")
-        others = ("workload", "teacher_hash")
-        missing = dict.fromkeys((*names, *others))
+        names = ("run", "accelerator", "precision", "data", "device", "workload", "teacher_hash")
+        missing = {**dict.fromkeys(names), "task": SimpleNamespace(kind="classes")}
         return Workbench(
             settings=settings_from_dict(settings or {}),
             narrator=talk,

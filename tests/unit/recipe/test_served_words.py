@@ -27,7 +27,8 @@ from stillhouse.recipe.chain_selection import mlm_loss
 from stillhouse.recipe.mlm_nursery import MlmNursery
 from stillhouse.recipe.mobile_nursery import MobileNursery
 from stillhouse.recipe.pretrain import fresh_student, pretrain_selected
-from stillhouse.recipe.served import precision_facts, score_words, served_chains, served_words
+from stillhouse.recipe.served import precision_facts
+from stillhouse.recipe.served_words import score_words, served_chains, served_words
 from stillhouse.run.settings import MlmSettings, PretrainSettings, TransferSettings
 from stillhouse.search.trial import CandidateFailed
 from stillhouse.space.chain import ChainArchitecture, ChainBlock
