@@ -72,6 +72,19 @@ def test_products_and_weights_of_a_mobilebert_are_all_there(shape, types):
     assert read == count_parameters(shape, ends).total - tables + rows
 
 
+def test_heads_of_every_token_are_all_there():
+    ends = replace(ENDS, answers_tokens=True)
+    for shape in (BERT, FREE, MOBILE):
+        assert matrix_flops(shape, ends) == count_flops(shape, ends, length=LENGTH)
+    added = count_chain_flops(CHAIN, ends, length=LENGTH) - count_chain_flops(
+        CHAIN, ENDS, length=LENGTH
+    )
+    assert matrix_flops(CHAIN, ends) - matrix_flops(CHAIN) == added
+    read = sum(one.weights for one in operations_of(BERT, ends, WORKLOAD))
+    total = count_parameters(BERT, ends).total
+    assert read == total - ends.rows * 64 + 3 * LENGTH * 64  # words, positions, types
+
+
 def test_a_batch_is_so_many_examples():
     for shape in (BERT, CHAIN, MOBILE):
         many = Workload(length=LENGTH, batch=5)
