@@ -233,15 +233,15 @@ def print_attack(report: AttackReport) -> None:
 
 def print_adv_glue(report: AttackReport) -> None:
     """Prints accuracy on AdvGLUE beside the originals."""
-    print(f"\nAdvGLUE dev\n{'model':<40}{'perturbed %':>28}{'of those with original %':>32}"
-          f"{'originals %':>28}")  # fmt: skip
+    print(f"\nAdvGLUE dev\n{'model':<40}{'perturbed %':>28}{'of those with original %':>34}"
+          f"{'originals %':>34}")  # fmt: skip
     for row in report.adv_glue:
         counts = [
             f"{percent(figure)}, n = {figure.count}" if figure else "-"
             for figure in (row.perturbed, row.perturbed_with_original, row.originals)
         ]
         name = "/".join(Path(row.model).parts[-2:])
-        print(f"{name:<40}{counts[0]:>28}{counts[1]:>32}{counts[2]:>28}")
+        print(f"{name:<40}{counts[0]:>28}{counts[1]:>34}{counts[2]:>34}")
 
 
 def main() -> None:
