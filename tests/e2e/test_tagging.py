@@ -43,6 +43,10 @@ def test_a_tagging_task_is_searched_evaluated_and_exported(
     )  # fmt: skip
     assert code == 0, err
     assert "entity_f1" in out
+    assert "AutoModelForTokenClassification.from_pretrained" in err
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for shown in ("AutoModelForTokenClassification", "Loyalty to the teacher", "Labels on dev"):
+        assert shown in page
     teacher = json.loads((tmp_path / "run" / "teacher" / "metrics.json").read_text())
     assert teacher["quality"] > 0.9
     student = tmp_path / "run" / "students" / "1"

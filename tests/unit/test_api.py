@@ -161,6 +161,28 @@ def test_a_fine_tuning_takes_a_task_in_memory(asked_to_tune, weather_dataset):
     assert first != second
 
 
+def test_questions_in_memory_are_read_at_their_usual_length(asked_to_tune):
+    context = "a sunny day by the river"
+    rows = [
+        {
+            "id": str(number),
+            "question": "which day",
+            "context": f"{context} {number}",
+            "answers": {"text": ["sunny"], "answer_start": [2]},
+        }
+        for number in range(20)
+    ]
+    asked = {
+        "task": Dataset.from_list(rows),
+        "text": ("question", "context"),
+        "label": "answers",
+    }
+    settings, _, given = asked_to_tune("m", **asked)
+    assert (given.task.kind, settings.task.max_length) == ("spans", 384)
+    settings, _, _ = asked_to_tune("m", **asked, settings={"task": {"max_length": 64}})
+    assert settings.task.max_length == 64
+
+
 def test_a_fine_tuning_needs_a_checkpoint(tmp_path):
     with pytest.raises(SettingsError, match=r"finetune\.model is missing"):
         api.run_finetune_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
