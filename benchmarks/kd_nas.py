@@ -33,8 +33,7 @@ from stillhouse.data.encoding import encode
 from stillhouse.distill.loop import train
 from stillhouse.model.predict import predict
 from stillhouse.model.slicing import copy_slices
-from stillhouse.model.students import initialise_student
-from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.objective import distillation_terms
 from stillhouse.recipe.open_workbench import open_workbench
 from stillhouse.recipe.workbench import Workbench
 from stillhouse.run.directory import open_run
@@ -185,11 +184,11 @@ class Trainer:
         if shape.key in FIXED_LAYERS:
             copy_slices(student, bench.teacher, FIXED_LAYERS[shape.key])
         else:
-            initialise_student(student, bench.teacher, distill.initialisation)
+            bench.initialise(student)
         terms = distillation_terms(
             distill, student.config, bench.teacher.config, kind=bench.task.kind, seed=seed
         )
-        signals = bench.signals(bench.data.transfer, teacher_layers(terms), "Teacher")
+        signals = bench.signals(bench.data.transfer, terms, "Teacher")
         train(
             student,
             bench.data.transfer,

@@ -8,7 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
 
+from stillhouse.errors import SettingsError
+
 LayerMapName: TypeAlias = Literal["uniform", "last", "uniform_last"]
+Genes: TypeAlias = tuple[int, ...]
+"""A layer map as ELM writes it: for each student layer the 1-based teacher layer that it learns
+from, or 0 where it learns from none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +70,44 @@ def layer_links(
             )
         case _:
             assert_never(name)
+
+
+def gene_links(genes: Genes, student_layers: int, teacher_layers: int) -> tuple[LayerLink, ...]:
+    """Builds the layer map that genes spell.
+
+    Args:
+        genes: One for each student layer; 0 leaves the layer without supervision.
+        student_layers: L_S.
+        teacher_layers: L_T.
+
+    Returns:
+        Links of the layers that have any, in order; none where all genes are 0.
+
+    Raises:
+        SettingsError: If there is not one gene for each layer, or one is beyond the teacher.
+
+    Source: ELM (Jiao et al., arXiv 2012.06153). The embeddings are no layer: gene 1 is the first.
+    """
+    if len(genes) != student_layers:
+        raise SettingsError(
+            f"layer map {list(genes)} has {len(genes)} genes, but the student {student_layers} "
+            "layers: give one gene for each layer, 0 for none"
+        )
+    beyond = [gene for gene in genes if not 0 <= gene <= teacher_layers]
+    if beyond:
+        raise SettingsError(
+            f"layer map {list(genes)}: {beyond[0]} is no layer of the teacher, which has "
+            f"{teacher_layers}; genes are 1 to {teacher_layers}, or 0 for no layer"
+        )
+    return tuple(
+        LayerLink(student=layer, teacher=(gene - 1,)) for layer, gene in enumerate(genes) if gene
+    )
+
+
+def links_of(
+    layer_map: LayerMapName | Genes, student_layers: int, teacher_layers: int
+) -> tuple[LayerLink, ...]:
+    """Builds a layer map by its name or its genes, see `layer_links` and `gene_links`."""
+    if isinstance(layer_map, str):
+        return layer_links(layer_map, student_layers, teacher_layers)
+    return gene_links(layer_map, student_layers, teacher_layers)

@@ -134,11 +134,12 @@ def train(
     attention = model.config._attn_implementation
     model.set_attn_implementation(training_attention(accelerator.device, settings.precision))
     layers = frozenset().union(*(term.student_layers for term in terms))
+    attended = frozenset().union(*(term.student_attention for term in terms))
     try:
         with (
             compact_vocabulary(model, encoded) as compact,
             torch.random.fork_rng(),
-            SignalReader(model, layers) as reader,
+            SignalReader(model, layers, attention=attended) as reader,
         ):
             torch.manual_seed(settings.seed)
             asked = None if teacher is None else _with_full_vocabulary(teacher, encoded)

@@ -3,7 +3,8 @@
 Arithmetic is in float32, the teacher is detached inside, sums are divided by the number of kept
 items, and an empty mask gives 0.
 
-Letters in names: B batch, T tokens, D hidden, C classes; a 2 stands for start and end of an answer.
+Letters in names: B batch, T tokens (queries), S tokens (keys), D hidden, H heads, C classes; a 2
+stands for start and end of an answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
+
+from stillhouse.distill.attention import attention_rule
 
 IGNORED_LABEL = -100
 """Class of an example that has no label."""
@@ -131,6 +134,30 @@ def hidden_mse(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor) -> Ten
     # Chosen, not multiplied: padding may hold anything, NaN included.
     summed = torch.where(kept_BT > 0, squared_BT, 0.0).sum()
     return summed / kept_BT.sum().clamp(min=1)
+
+
+def attention_mse(student_BHTS: Tensor, teacher_BHTS: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean squared difference of attention before its softmax, over heads and real tokens.
+
+    Args:
+        student_BHTS: Student scores.
+        teacher_BHTS: Teacher scores; where the numbers of heads differ, `attention_rule`, the means
+            over all heads are compared.
+        mask_BT: 1 at real tokens, 0 at padding, which counts neither as query nor as key.
+
+    Source: TinyBERT (Jiao et al. 2020), equation 7. Its code sets the scores of padded keys to 0 on
+    both sides and divides by all entries, padding included. Other numbers of heads are undefined
+    there; their mean is ours.
+    """
+    student_BHTS, teacher_BHTS = student_BHTS.float(), teacher_BHTS.detach().float()
+    if attention_rule(student_BHTS.shape[1], teacher_BHTS.shape[1]) == "mean_over_heads":
+        student_BHTS, teacher_BHTS = (
+            each.mean(dim=1, keepdim=True) for each in (student_BHTS, teacher_BHTS)
+        )
+    squared_BTS = (student_BHTS - teacher_BHTS).square().mean(dim=1)
+    real_BT = mask_BT > 0
+    real_BTS = real_BT[:, :, None] & real_BT[:, None, :]
+    return torch.where(real_BTS, squared_BTS, 0.0).sum() / real_BTS.sum().clamp(min=1)
 
 
 def label_cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:

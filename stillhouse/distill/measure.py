@@ -41,7 +41,7 @@ def mean_loss(
     """
     model.eval()
     total, tokens = 0.0, 0
-    with SignalReader(model, term.student_layers) as reader:
+    with SignalReader(model, term.student_layers, attention=term.student_attention) as reader:
         for indices in plan_ordered(encoded.lengths, batch_size=_EXAMPLES_AT_ONCE):
             batch = collate(encoded, indices).to(model.device)
             with autocast(model.device, precision):

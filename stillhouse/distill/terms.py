@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.data.encoding import NO_CLASS
 from stillhouse.distill.losses import (
+    attention_mse,
     binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
@@ -40,12 +41,22 @@ class Term(Protocol):
 
     @property
     def student_layers(self) -> frozenset[int]:
-        """Student layers whose hidden states the loss reads (0-based)."""
+        """Student layers whose hidden states the loss reads (0-based, or `EMBEDDINGS`)."""
         ...
 
     @property
     def teacher_layers(self) -> frozenset[int]:
-        """Teacher layers whose hidden states the loss reads (0-based)."""
+        """Teacher layers whose hidden states the loss reads (0-based, or `EMBEDDINGS`)."""
+        ...
+
+    @property
+    def student_attention(self) -> frozenset[int]:
+        """Student layers whose queries and keys the loss reads (0-based)."""
+        ...
+
+    @property
+    def teacher_attention(self) -> frozenset[int]:
+        """Teacher layers whose queries and keys the loss reads (0-based)."""
         ...
 
     @property
@@ -75,6 +86,8 @@ class LabelTerm:
     kind: TaskKind = "classes"
     student_layers: frozenset[int] = frozenset()
     teacher_layers: frozenset[int] = frozenset()
+    student_attention: frozenset[int] = frozenset()
+    teacher_attention: frozenset[int] = frozenset()
     reads_teacher: bool = False
     projection: None = None
 
@@ -108,6 +121,8 @@ class LogitTerm:
     kind: TaskKind = "classes"
     student_layers: frozenset[int] = frozenset()
     teacher_layers: frozenset[int] = frozenset()
+    student_attention: frozenset[int] = frozenset()
+    teacher_attention: frozenset[int] = frozenset()
     reads_teacher: bool = True
     projection: None = None
 
@@ -140,6 +155,8 @@ class HiddenTerm:
     """
 
     reads_teacher = True
+    student_attention: frozenset[int] = frozenset()
+    teacher_attention: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -149,6 +166,7 @@ class HiddenTerm:
         teacher_hidden: int,
         weight: float,
         seed: int,
+        summed: bool = False,
     ) -> None:
         """Makes the projection.
 
@@ -158,7 +176,9 @@ class HiddenTerm:
             teacher_hidden: Width of the teacher.
             weight: Factor in the objective.
             seed: First weights of the projection.
+            summed: Whether the losses of the links are added, instead of averaged.
         """
+        self._summed = summed
         self.weight = weight
         self.links = links
         self.student_layers = frozenset(link.student for link in links)
@@ -181,4 +201,49 @@ class HiddenTerm:
             states = [teacher.hidden_BTD[layer].float() for layer in link.teacher]
             teacher_BTD = torch.cat(states, dim=-1)
             losses.append(hidden_mse(student_BTD, teacher_BTD, batch.attention_mask))
-        return torch.stack(losses).mean()
+        return _joined(losses, summed=self._summed)
+
+
+class AttentionTerm:
+    """Attention of linked layers before its softmax: mean squared difference.
+
+    Source: TinyBERT (Jiao et al. 2020), equation 7.
+    """
+
+    reads_teacher = True
+    projection: None = None
+    student_layers: frozenset[int] = frozenset()
+    teacher_layers: frozenset[int] = frozenset()
+
+    def __init__(
+        self, *, links: tuple[LayerLink, ...], weight: float, summed: bool = False
+    ) -> None:
+        """Keeps the layer map.
+
+        Args:
+            links: At least one; a student layer is compared with each of its teacher layers.
+            weight: Factor in the objective.
+            summed: Whether the losses of the links are added, instead of averaged.
+        """
+        self.weight = weight
+        self.pairs = tuple((link.student, layer) for link in links for layer in link.teacher)
+        self.student_attention = frozenset(ours for ours, _ in self.pairs)
+        self.teacher_attention = frozenset(theirs for _, theirs in self.pairs)
+        self._summed = summed
+
+    def __call__(self, student: Signals, teacher: Signals | None, batch: Batch) -> Tensor:  # noqa: D102
+        assert teacher is not None
+        losses = [
+            attention_mse(
+                student.attention[ours].scores(),
+                teacher.attention[theirs].scores(),
+                batch.attention_mask,
+            )
+            for ours, theirs in self.pairs
+        ]
+        return _joined(losses, summed=self._summed)
+
+
+def _joined(losses: list[Tensor], *, summed: bool) -> Tensor:
+    stacked = torch.stack(losses)
+    return stacked.sum() if summed else stacked.mean()

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 
+from stillhouse.distill.attention import attention_rule, attention_scores
 from stillhouse.distill.losses import hidden_mse
 from stillhouse.errors import SettingsError
 
 LossName: TypeAlias = Literal["feature", "attention", "mean", "variance"]
-AttentionRule: TypeAlias = Literal["each_head", "mean_over_heads"]
 FeatureTarget: TypeAlias = Literal["normalised", "plain"]
 
 NORM_EPS = 1e-12
@@ -182,36 +182,6 @@ def token_variance_gap(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor
     student_BTD, teacher_BTD = _real(student_BTD, teacher_BTD, mask_BT)
     gap_BT = student_BTD.var(dim=-1, correction=0) - teacher_BTD.var(dim=-1, correction=0)
     return _mean(gap_BT.abs(), mask_BT)
-
-
-def attention_scores(query_BTW: Tensor, key_BTW: Tensor, *, heads: int) -> Tensor:
-    """Computes attention before its softmax, Q Kᵀ/√K of each head, in float32.
-
-    Args:
-        query_BTW: Queries, heads side by side.
-        key_BTW: Keys.
-        heads: Number of heads, which divides the width.
-
-    Returns:
-        `[B, H, T, S]`.
-    """
-    with torch.autocast(query_BTW.device.type, enabled=False):
-        query_BTHK, key_BSHK = (
-            projected.float().unflatten(-1, (heads, -1)) for projected in (query_BTW, key_BTW)
-        )
-        scores_BHTS = torch.einsum("bthk,bshk->bhts", query_BTHK, key_BSHK)
-        return scores_BHTS / math.sqrt(query_BTHK.shape[-1])
-
-
-def attention_rule(student_heads: int, teacher_heads: int) -> AttentionRule:
-    """Tells how the attention of a student is compared with that of its teacher.
-
-    Returns:
-        `each_head`, with the teacher's head of the same number; or, where the numbers of heads
-        differ and so no head has a counterpart, `mean_over_heads`: the mean of all probabilities
-        with that of the teacher's.
-    """
-    return "each_head" if student_heads == teacher_heads else "mean_over_heads"
 
 
 def attention_kl_teacher_student(

@@ -13,10 +13,9 @@ import torch
 from stillhouse.distill.loop import train
 from stillhouse.distill.measure import mean_loss
 from stillhouse.errors import DeviceError, ExportError, TrainingError
-from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import violations, weigh
 from stillhouse.recipe.logbook import watched
-from stillhouse.recipe.objective import distillation_terms, hidden_term, teacher_layers
+from stillhouse.recipe.objective import distillation_terms, hidden_term
 from stillhouse.recipe.workbench import Workbench, latency_facts
 from stillhouse.search.loop import Judgement, Screening
 from stillhouse.search.trial import CandidateFailed, TrialState
@@ -124,9 +123,9 @@ def _judge(bench: Workbench, name: str, architecture: Architecture, seed: int | 
     settings = bench.settings
     seed = settings.seed if seed is None else seed
     student = bench.build(architecture, seed=seed).to(bench.accelerator.device)
-    initialisation = initialise_student(student, bench.teacher, settings.distill.initialisation)
+    initialisation = bench.initialise(student)
     terms = _terms(bench, student, seed)
-    teacher = bench.signals(bench.proxy, teacher_layers(terms), "Teacher over the proxy set")
+    teacher = bench.signals(bench.proxy, terms, "Teacher over the proxy set")
     seconds = settings.search.candidate_seconds
     with watched(
         bench.narrator,
@@ -171,9 +170,7 @@ def _score(
     if bench.settings.search.quality == "task":
         scores = bench.score(bench.student_logits(student, validation), validation)
         return scores[bench.task.metrics[0]], scores
-    teacher = bench.signals(
-        validation, teacher_layers(terms), "Teacher over the search-validation set"
-    )
+    teacher = bench.signals(validation, terms, "Teacher over the search-validation set")
     (term,) = terms
     loss = mean_loss(student, validation, term, teacher, precision=bench.precision)
     return 1 - loss, {"hidden_loss": loss}

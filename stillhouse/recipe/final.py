@@ -22,10 +22,9 @@ from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
-from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
-from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.objective import distillation_terms
 from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 from stillhouse.recipe.served import precision_facts, served_precision
 from stillhouse.search.objectives import TWO_OBJECTIVES
@@ -105,7 +104,7 @@ def choose_winners(
 def winner_of_trial(bench: Workbench, trial: Trial) -> Winner:
     """Builds the student of a trial anew, with the first weights that it had."""
     model = bench.build(trial.architecture).to(bench.accelerator.device)
-    initialisation = initialise_student(model, bench.teacher, bench.settings.distill.initialisation)
+    initialisation = bench.initialise(model)
     return Winner(
         name=f"trial-{trial.number:04d}",
         model=model,
@@ -133,7 +132,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         seed=settings.seed,
     )
     transfer = bench.data.transfer
-    teacher = bench.signals(transfer, teacher_layers(terms), "Teacher over the training set")
+    teacher = bench.signals(transfer, terms, "Teacher over the training set")
     checkpoint = CheckpointFolder(
         path=bench.run.work / "final" / winner.name, fingerprint=bench.teacher_hash
     )

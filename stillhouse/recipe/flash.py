@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from stillhouse.distill.attention import attention_rule
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.masked_lm import BorrowedHead
 from stillhouse.distill.steps import run_steps
 from stillhouse.distill.transfer import TransferLesson, TransferStep
-from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX, attention_rule
+from stillhouse.distill.transfer_losses import EVEN_MIX, MOBILEBERT_MIX
 from stillhouse.recipe.candidates import failing_alone
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.served_words import score_words

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stillhouse.distill.layer_maps import layer_links
-from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm, Term
+from stillhouse.distill.layer_maps import LayerLink, links_of
+from stillhouse.distill.signals import EMBEDDINGS
+from stillhouse.distill.terms import AttentionTerm, HiddenTerm, LabelTerm, LogitTerm, Term
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -25,7 +26,7 @@ def distillation_terms(
     """Builds the terms with a weight above 0.
 
     Args:
-        settings: Weights, temperature and layer map.
+        settings: Weights, temperature and layer map. What no layer is linked for has no term.
         student: Gives depth and width.
         teacher: Gives depth and width.
         kind: What the task's labels are.
@@ -42,10 +43,13 @@ def distillation_terms(
         )
     if settings.label_weight:
         terms.append(LabelTerm(weight=settings.label_weight, kind=kind))
-    if settings.hidden_weight:
+    if settings.hidden_weight and hidden_links(settings, student, teacher):
         terms.append(
             hidden_term(settings, student, teacher, weight=settings.hidden_weight, seed=seed)
         )
+    links = layer_links_of(settings, student, teacher)
+    if settings.attention_weight and links:
+        terms.append(AttentionTerm(links=links, weight=settings.attention_weight))
     return terms
 
 
@@ -59,9 +63,7 @@ def hidden_term(
 ) -> HiddenTerm:
     """Builds the loss of hidden states with the settings' layer map, whatever its weight there."""
     return HiddenTerm(
-        links=layer_links(
-            settings.hidden_map, student.num_hidden_layers, teacher.num_hidden_layers
-        ),
+        links=hidden_links(settings, student, teacher),
         student_hidden=student.hidden_size,
         teacher_hidden=teacher.hidden_size,
         weight=weight,
@@ -69,6 +71,20 @@ def hidden_term(
     )
 
 
-def teacher_layers(terms: list[Term]) -> frozenset[int]:
-    """Returns the teacher layers whose hidden states some term reads."""
-    return frozenset().union(*(term.teacher_layers for term in terms))
+def layer_links_of(
+    settings: DistillSettings, student: PreTrainedConfig, teacher: PreTrainedConfig
+) -> tuple[LayerLink, ...]:
+    """Builds the settings' layer map; one that is still to be searched is uniform until then."""
+    layer_map = "uniform" if settings.layer_map == "search" else settings.layer_map
+    return links_of(layer_map, student.num_hidden_layers, teacher.num_hidden_layers)
+
+
+def hidden_links(
+    settings: DistillSettings, student: PreTrainedConfig, teacher: PreTrainedConfig
+) -> tuple[LayerLink, ...]:
+    """Returns the links of hidden states: those of the layer map, and perhaps the embeddings'."""
+    links = layer_links_of(settings, student, teacher)
+    if not settings.embeddings:
+        return links
+    count = len(links[0].teacher) if links else 1
+    return (LayerLink(student=EMBEDDINGS, teacher=(EMBEDDINGS,) * count), *links)

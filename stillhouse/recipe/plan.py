@@ -12,9 +12,8 @@ from stillhouse.device.table import TableDevice
 from stillhouse.distill.loop import steps_in, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.model.predict import predict
-from stillhouse.model.students import initialise_student
 from stillhouse.recipe.limits import size_mb
-from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.objective import distillation_terms
 from stillhouse.recipe.teacher import finetuning_passes
 from stillhouse.space.counts import count_encoder_parameters
 
@@ -199,7 +198,7 @@ def _small_middle_large(search: SearchPlan) -> list[Architecture]:
 def _time_candidate(bench: Workbench, architecture: Architecture) -> _Timing:
     student = bench.build(architecture).to(bench.accelerator.device)
     distill = bench.settings.distill
-    initialise_student(student, bench.teacher, distill.initialisation)
+    bench.initialise(student)
     terms = distillation_terms(
         distill,
         student.config,
@@ -208,7 +207,7 @@ def _time_candidate(bench: Workbench, architecture: Architecture) -> _Timing:
         seed=bench.settings.seed,
     )
     part = _part(bench.data.train, TIMED_STEPS * distill.batch_size)
-    teacher = bench.signals(part, teacher_layers(terms), "Teacher over a few examples")
+    teacher = bench.signals(part, terms, "Teacher over a few examples")
 
     def go() -> float:
         settings = bench.train_settings(1.0)

@@ -13,7 +13,7 @@ from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.modeling_chain_bert import ChainBertConfig
-from stillhouse.model.students import Initialisation, initialise_student, set_dropout
+from stillhouse.model.students import Initialisation, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
 from stillhouse.recipe.final import Winner, finish_winner, rank_students
 from stillhouse.recipe.limits import violations, weigh
@@ -123,7 +123,7 @@ def check_student(bench: Workbench, student: str) -> None:
 def _from_shape(bench: Workbench, text: str, called: str) -> Winner:
     architecture = parse_architecture(text, like=bench.teacher_architecture)
     model = bench.build(architecture).to(bench.accelerator.device)
-    initialisation = initialise_student(model, bench.teacher, bench.settings.distill.initialisation)
+    initialisation = bench.initialise(model)
     return Winner(name=called, model=model, initialisation=initialisation.to_dict(), trial=None)
 
 

@@ -32,7 +32,12 @@ from stillhouse.errors import DataError, SettingsError
 from stillhouse.evaluate.metrics import score
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.model.predict import predict
-from stillhouse.model.students import build_student, student_config
+from stillhouse.model.students import (
+    Initialisation,
+    build_student,
+    initialise_student,
+    student_config,
+)
 from stillhouse.recipe.served import predict_served, served_precision
 from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
 
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from stillhouse.data.splits import Splits
     from stillhouse.data.task import Task, TaskSettings
     from stillhouse.device.latency import Shape
+    from stillhouse.distill.terms import Term
     from stillhouse.model.precision import Precision
     from stillhouse.model.teachers import Teacher
     from stillhouse.run.directory import RunDirectory
@@ -247,14 +253,15 @@ class Workbench:
         teacher = self.teacher.to(self.accelerator.device)
         return predict(teacher, self.data.dev, precision=self.precision)
 
-    def signals(self, encoded: EncodedSet, layers: frozenset[int], title: str) -> TeacherSignals:
-        """Returns the teacher's signals for a set, from the run's cache."""
+    def signals(self, encoded: EncodedSet, terms: Sequence[Term], title: str) -> TeacherSignals:
+        """Returns what terms read of the teacher for a set, from the run's cache."""
         self.narrator.begin(title, 1.0)
         try:
             return cached_teacher(
                 self.teacher.to(self.accelerator.device),
                 encoded,
-                layers,
+                frozenset().union(*(term.teacher_layers for term in terms)),
+                attention=frozenset().union(*(term.teacher_attention for term in terms)),
                 directory=self.run.work / "cache",
                 teacher_hash=self.teacher_hash,
                 precision=self.precision,
@@ -276,6 +283,10 @@ class Workbench:
         )
         seed = self.settings.seed if seed is None else seed
         return build_student(config, seed=seed, kind=self.task.kind)
+
+    def initialise(self, student: PreTrainedModel) -> Initialisation:
+        """Gives a freshly built student its first weights, in place, and tells where from."""
+        return initialise_student(student, self.teacher, self.settings.distill.initialisation)
 
     def train_settings(self, epochs: float, *, seed: int | None = None) -> TrainSettings:
         """Returns the settings of one distillation; `seed` decides the order of the examples."""

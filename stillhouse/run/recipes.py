@@ -16,7 +16,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "space": {"base": "kd-nas-wide"},
         "search": {"strategy": "controller"},
         # Soft labels and the hidden-state loss, as the first version of the paper is understood.
-        "distill": {"hidden_weight": 1.0, "hidden_map": "uniform_last"},
+        "distill": {"hidden_weight": 1.0, "layer_map": "uniform_last"},
         # Eight are trained to the end, the fewest from which a rank correlation can be told.
         "final": {"students": 4, "controls": 4, "noise_candidates": 8},
     },

@@ -17,7 +17,7 @@ from stillhouse.data.task import TaskSettings
 from stillhouse.device.chips import ToldPrecision, find_chip
 from stillhouse.device.kinds import MEASURED, MeasuredKind
 from stillhouse.device.profile import read_profile
-from stillhouse.distill.layer_maps import LayerMapName
+from stillhouse.distill.layer_maps import Genes, LayerMapName
 from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
 from stillhouse.model.students import InitialisationKind
@@ -392,7 +392,12 @@ class DistillSettings:
         temperature: Softening of both distributions.
         label_weight: Weight of the gold labels.
         hidden_weight: Weight of hidden states; 0 leaves them out.
-        hidden_map: Which teacher layers the student's layers learn from.
+        attention_weight: Weight of the attention before its softmax; 0 leaves it out.
+        embeddings: Whether the output of the embeddings counts among the hidden states.
+        layer_map: Which teacher layers the student's layers learn from: by a rule, or a list of
+            genes, one for each student layer: the teacher layer, counted from 1, or 0 for none.
+            With `search` the genes are searched for each student before its final distillation;
+            candidates have the uniform map.
         initialisation: First weights: slices of the teacher, or random.
         learning_rate: Peak of the schedule.
         batch_size: Examples a step.
@@ -406,7 +411,9 @@ class DistillSettings:
     temperature: float = 1.0
     label_weight: float = 0.0
     hidden_weight: float = 0.0
-    hidden_map: LayerMapName = "uniform"
+    attention_weight: float = 0.0
+    embeddings: bool = False
+    layer_map: LayerMapName | Literal["search"] | Genes = "uniform"
     initialisation: InitialisationKind = "slices"
     learning_rate: float = 3e-4
     batch_size: int = 32
@@ -416,7 +423,12 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         """Refuses an objective without any term, and negative weights."""
-        weights = (self.logit_weight, self.label_weight, self.hidden_weight)
+        weights = (
+            self.logit_weight,
+            self.label_weight,
+            self.hidden_weight,
+            self.attention_weight,
+        )
         _check(holds=min(weights) >= 0, rule="distill weights must not be negative", value=weights)
         _check(holds=sum(weights) > 0, rule="one distill weight must be above 0", value=weights)
         for name in ("temperature", "learning_rate", "batch_size", "cache_gb"):

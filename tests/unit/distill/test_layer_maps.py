@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.distill.layer_maps import layer_links, uniform_layer
+from stillhouse.distill.layer_maps import (
+    LayerLink,
+    gene_links,
+    layer_links,
+    links_of,
+    uniform_layer,
+)
+from stillhouse.errors import SettingsError
 
 DEPTH = st.integers(1, 48)
 
@@ -67,3 +74,25 @@ def test_the_uniform_layer_is_the_first_one_as_deep_relative_to_its_model(studen
 def test_models_of_one_depth_are_linked_layer_by_layer(depth):
     assert pairs("uniform", depth, depth) == [(i, (i,)) for i in range(depth)]
     assert pairs("uniform_last", depth, depth) == [(i, (i, i)) for i in range(depth)]
+
+
+def test_genes_count_teacher_layers_from_1_and_0_is_none():
+    assert gene_links((0, 5, 10), 3, 12) == (
+        LayerLink(student=1, teacher=(4,)),
+        LayerLink(student=2, teacher=(9,)),
+    )
+    assert gene_links((0, 0), 2, 6) == ()
+
+
+@pytest.mark.parametrize(
+    ("genes", "said"),
+    [((1,), "1 genes, but the student 2"), ((0, 7), "7 is no layer"), ((-1, 2), "-1 is no layer")],
+)
+def test_genes_that_do_not_fit_are_refused(genes, said):
+    with pytest.raises(SettingsError, match=said):
+        gene_links(genes, 2, 6)
+
+
+def test_a_map_is_a_name_or_genes():
+    assert links_of("uniform", 2, 6) == links_of((3, 6), 2, 6)
+    assert links_of("last", 2, 6) == links_of((0, 6), 2, 6)

@@ -51,6 +51,7 @@ class Failing:
 
     weight = 1.0
     student_layers = teacher_layers = frozenset()
+    student_attention = teacher_attention = frozenset()
     reads_teacher = False
     projection = None
 

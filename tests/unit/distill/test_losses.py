@@ -6,10 +6,12 @@ import pytest
 import torch
 from scipy.special import softmax
 from scipy.stats import entropy
+from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 from transformers.loss.loss_utils import ForQuestionAnsweringLoss
 
 from stillhouse.distill.losses import (
     IGNORED_LABEL,
+    attention_mse,
     binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
@@ -252,3 +254,30 @@ def test_extreme_logits_of_spans_stay_finite():
     loss.backward()
     assert loss.item() == pytest.approx(2e4)
     assert student.grad.isfinite().all()
+
+
+def test_attention_mse_is_torchs_over_real_tokens():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 2, 4, 4, generator=generator) for _ in range(2))
+    mask = torch.tensor([[1, 1, 1, 0]])
+    student[..., 3] = torch.nan  # padding may hold anything
+    real = (slice(None), slice(None), slice(3), slice(3))
+    expected = F.mse_loss(student[real], teacher[real])
+    torch.testing.assert_close(attention_mse(student, teacher, mask), expected)
+    assert attention_mse(teacher, teacher, mask) == 0
+    assert attention_mse(teacher, teacher, torch.zeros(1, 4)) == 0
+
+
+def test_attention_of_other_heads_is_compared_by_its_mean():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, heads, 3, 3, generator=generator) for heads in (2, 4))
+    expected = F.mse_loss(student.mean(dim=1), teacher.mean(dim=1))
+    found = attention_mse(student, teacher, torch.ones(2, 3))
+    torch.testing.assert_close(found, expected)
+
+
+def test_attention_mse_moves_the_student_alone():
+    student, teacher = (torch.randn(1, 2, 3, 3, requires_grad=True) for _ in range(2))
+    attention_mse(student, teacher, torch.ones(1, 3)).backward()
+    assert student.grad is not None
+    assert teacher.grad is None

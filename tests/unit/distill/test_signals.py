@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stillhouse.data.batching import collate
-from stillhouse.distill.signals import SignalReader
+from stillhouse.distill.signals import EMBEDDINGS, SignalReader
 
 
 @pytest.fixture
@@ -98,3 +98,33 @@ def test_heads_of_tokens_give_their_logits_too(token_task):
         expected = torch.stack([output.start_logits, output.end_logits], dim=2)
     assert torch.equal(signals.logits, expected)
     assert torch.equal(signals.hidden_BTD[1], output.hidden_states[2])
+
+
+def test_the_state_before_the_first_layer_is_that_of_the_embeddings(make_model, make_set):
+    model = make_model(num_hidden_layers=2)
+    batch = collate(make_set(tokens=range(3, 50)), [3, 1, 8])
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if model.config.model_type in ("bert", "electra"):
+        inputs["token_type_ids"] = batch.token_type_ids
+    with torch.no_grad(), SignalReader(model, frozenset({EMBEDDINGS})) as reader:
+        expected = model(**inputs, output_hidden_states=True).hidden_states[0]
+        assert torch.equal(reader(batch).hidden_BTD[EMBEDDINGS], expected)
+
+
+def test_attention_is_that_which_transformers_gives_out(make_model, make_set):
+    model = make_model(num_hidden_layers=2)
+    model.set_attn_implementation("eager")
+    batch = collate(make_set(tokens=range(3, 50)), [3, 1, 8])
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if model.config.model_type in ("bert", "electra"):
+        inputs["token_type_ids"] = batch.token_type_ids
+    with (
+        torch.no_grad(),
+        SignalReader(model, frozenset(), attention=frozenset({0, 1})) as reader,
+    ):
+        expected = model(**inputs, output_attentions=True).attentions
+        found = reader(batch).attention
+    padding = (batch.attention_mask == 0)[:, None, None]
+    for layer in (0, 1):
+        scores = found[layer].scores().masked_fill(padding, -torch.inf)
+        torch.testing.assert_close(scores.softmax(dim=-1), expected[layer], atol=1e-6, rtol=1e-5)

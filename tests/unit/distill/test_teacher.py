@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.data.batching import collate, plan_batches
+from stillhouse.distill.signals import EMBEDDINGS
 from stillhouse.distill.teacher import (
     CachedTeacher,
     LiveTeacher,
@@ -257,3 +258,31 @@ def test_a_second_cache_of_tokens_is_read(token_task, tmp_path, monkeypatch):
     second = open_cache(model, encoded, tmp_path, layers=frozenset())
     batch = collate(encoded, [1, 19, 4])
     assert torch.equal(first(batch).logits, second(batch).logits)
+
+
+def test_cached_attention_and_embeddings_equal_live_ones(teacher, encoded, tmp_path):
+    layers, attended = frozenset({EMBEDDINGS, 1}), frozenset({0, 2})
+    cached = open_cache(teacher, encoded, tmp_path, layers=layers, attention=attended)
+    live = LiveTeacher(teacher, layers, "float32", attention=attended)
+    batch = collate(encoded, [3, 17, 4])
+    ours, theirs = cached(batch), live(batch)
+    real_BT = batch.attention_mask.bool()
+    real_BTS = real_BT[:, :, None] & real_BT[:, None, :]
+    assert set(ours.attention) == attended
+    for layer in attended:
+        pairs = (one.attention[layer].scores().mean(dim=1)[real_BTS] for one in (ours, theirs))
+        torch.testing.assert_close(*pairs, rtol=5e-3, atol=1e-3)
+    found, expected = (one.hidden_BTD[EMBEDDINGS][real_BT].float() for one in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=6e-4, atol=1e-5)
+
+
+def test_attention_joins_a_cache_of_states_and_counts_in_its_size(teacher, encoded, tmp_path):
+    open_cache(teacher, encoded, tmp_path)
+    attended = frozenset({0})
+    size = cache_bytes(encoded, LAYERS, 16, 3, attention=1)
+    small = open_cache(teacher, encoded, tmp_path, attention=attended, limit_gb=0.99 * size / 1e9)
+    assert isinstance(small, LiveTeacher)
+    whole = open_cache(teacher, encoded, tmp_path, attention=attended, limit_gb=1.01 * size / 1e9)
+    assert isinstance(whole, CachedTeacher)
+    arrays = [np.load(path) for path in tmp_path.rglob("*.npy")]
+    assert sum(array.nbytes for array in arrays) == size

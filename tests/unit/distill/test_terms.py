@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F  # noqa: N812  the name that everybody knows
 
 from stillhouse.data.batching import Batch, collate
-from stillhouse.distill.layer_maps import layer_links
+from stillhouse.distill.attention import Attention
+from stillhouse.distill.layer_maps import gene_links, layer_links
+from stillhouse.distill.losses import attention_mse
 from stillhouse.distill.signals import Signals
-from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
+from stillhouse.distill.terms import AttentionTerm, HiddenTerm, LabelTerm, LogitTerm
 
 
 @pytest.fixture
@@ -276,3 +278,35 @@ def test_a_batch_of_padding_alone_costs_nothing(batch):
     student = signals(batch, seed=0, layers=(0, 1))
     teacher = signals(batch, seed=1, width=24, layers=(1, 3))
     assert hidden_term()(student, teacher, empty).item() == 0
+
+
+def attending(batch, *, seed, heads, width, layers):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*batch.input_ids.shape, width)
+    return Signals(
+        logits=torch.zeros(len(batch.indices), 2),
+        attention={
+            layer: Attention(
+                query_BTW=torch.randn(shape, generator=generator),
+                key_BTW=torch.randn(shape, generator=generator),
+                heads=heads,
+            )
+            for layer in layers
+        },
+    )
+
+
+def test_the_attention_term_compares_linked_layers_head_by_head(batch):
+    links = gene_links((2, 0, 5), 3, 6)
+    term = AttentionTerm(links=links, weight=2.0)
+    assert (term.student_attention, term.teacher_attention) == ({0, 2}, {1, 4})
+    student = attending(batch, seed=0, heads=2, width=8, layers=(0, 2))
+    teacher = attending(batch, seed=1, heads=2, width=12, layers=(1, 4))
+    mask = batch.attention_mask
+    pairs = [
+        attention_mse(student.attention[ours].scores(), teacher.attention[theirs].scores(), mask)
+        for ours, theirs in ((0, 1), (2, 4))
+    ]
+    torch.testing.assert_close(term(student, teacher, batch), sum(pairs) / 2)
+    summed = AttentionTerm(links=links, weight=2.0, summed=True)
+    torch.testing.assert_close(summed(student, teacher, batch), sum(pairs))

@@ -9,6 +9,7 @@ from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 from torch.nn import functional as F  # noqa: N812
 
+from stillhouse.distill.attention import attention_rule, attention_scores
 from stillhouse.distill.losses import hidden_mse, kl_teacher_student, label_cross_entropy
 from stillhouse.distill.transfer_losses import (
     EVEN_MIX,
@@ -16,8 +17,6 @@ from stillhouse.distill.transfer_losses import (
     LayerSignals,
     TransferMix,
     attention_kl_teacher_student,
-    attention_rule,
-    attention_scores,
     normalised_mse,
     token_mean_mse,
     token_variance_gap,

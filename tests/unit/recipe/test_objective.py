@@ -1,8 +1,9 @@
 import pytest
 from transformers import BertConfig
 
+from stillhouse.distill.signals import EMBEDDINGS
 from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
-from stillhouse.recipe.objective import distillation_terms, teacher_layers
+from stillhouse.recipe.objective import distillation_terms
 from stillhouse.run.settings import DistillSettings
 
 STUDENT = BertConfig(num_hidden_layers=2, hidden_size=16)
@@ -16,7 +17,6 @@ def terms_of(*, kind="classes", **settings):
 
 def test_by_default_the_teachers_outputs_alone():
     assert terms_of() == [LogitTerm()]
-    assert teacher_layers(terms_of()) == frozenset()
 
 
 def test_every_weight_above_zero_is_a_term():
@@ -35,8 +35,32 @@ def test_every_weight_above_zero_is_a_term():
 )
 def test_the_layer_map_tells_which_teacher_layers_are_read(name, read):
     # 1-based: student 1, 2 learn from teacher 3, 6; the last two of the teacher are 5, 6.
-    terms = terms_of(hidden_weight=1.0, hidden_map=name)
-    assert teacher_layers(terms) == frozenset(read)
+    terms = terms_of(hidden_weight=1.0, layer_map=name)
+    assert terms[-1].teacher_layers == frozenset(read)
+
+
+def test_genes_say_which_layers_learn_states_and_attention():
+    _, hidden, attention = terms_of(hidden_weight=1.0, attention_weight=2.0, layer_map=(0, 5))
+    assert (hidden.student_layers, hidden.teacher_layers) == ({1}, {4})
+    assert (attention.student_attention, attention.teacher_attention) == ({1}, {4})
+    assert attention.weight == 2.0
+
+
+def test_genes_of_0_leave_the_outputs_and_perhaps_the_embeddings():
+    off = {"hidden_weight": 1.0, "attention_weight": 1.0, "layer_map": (0, 0)}
+    assert terms_of(**off) == [LogitTerm()]
+    _, hidden = terms_of(**off, embeddings=True)
+    assert hidden.student_layers == hidden.teacher_layers == {EMBEDDINGS}
+
+
+def test_embeddings_join_a_map_of_two_layers_each():
+    _, hidden = terms_of(hidden_weight=1.0, embeddings=True, layer_map="uniform_last")
+    assert hidden.links[0].teacher == (EMBEDDINGS, EMBEDDINGS)
+
+
+def test_a_map_still_to_be_searched_is_uniform():
+    _, hidden = terms_of(hidden_weight=1.0, layer_map="search")
+    assert hidden.teacher_layers == {2, 5}
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "scores"])

@@ -18,7 +18,7 @@ def test_kd_nas_searches_its_space_with_its_controller():
     settings = settings_from_dict({"recipe": "kd-nas"})
     assert settings.search.strategy == "controller"
     assert settings.space.base == "kd-nas-wide"
-    assert settings.distill.hidden_map == "uniform_last"
+    assert settings.distill.layer_map == "uniform_last"
     # With winners and controls together a rank correlation can just be told.
     assert settings.final.students + settings.final.controls == 8
 
