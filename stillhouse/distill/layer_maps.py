@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
 
 from stillhouse.errors import SettingsError
+from stillhouse.model.kept_layers import uniform_layer
 
 LayerMapName: TypeAlias = Literal["uniform", "last", "uniform_last"]
 Genes: TypeAlias = tuple[int, ...]
@@ -22,15 +23,6 @@ class LayerLink:
 
     student: int
     teacher: tuple[int, ...]
-
-
-def uniform_layer(student_layer: int, student_layers: int, teacher_layers: int) -> int:
-    """Teacher layer ⌈i·L_T/L_S⌉ (1-based i) of a uniform map, so that the last meets the last.
-
-    Integer arithmetic: 0-based floor(i·L_T/L_S), as some re-implementations have it, never
-    reaches the teacher's last layer.
-    """
-    return -(-(student_layer + 1) * teacher_layers // student_layers) - 1
 
 
 def layer_links(

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from stillhouse.distill.layer_maps import uniform_layer
 from stillhouse.distill.steps import Part, Schedule
 from stillhouse.distill.transfer_losses import LayerSignals, TransferMix, transfer_losses
 from stillhouse.distill.workers import average_gradients, mean_over_workers
 from stillhouse.errors import SettingsError
 from stillhouse.model.encoders import bare_anatomy
+from stillhouse.model.kept_layers import uniform_layer
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:

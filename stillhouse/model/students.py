@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -17,9 +17,10 @@ from stillhouse.model.anatomy import (
     layered_anatomy_of,
 )
 from stillhouse.model.heads import auto_class_of
+from stillhouse.model.kept_layers import spread_layers
 from stillhouse.model.mobilebert import mobilebert_config
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
-from stillhouse.model.slicing import copy_slices, spread_layers
+from stillhouse.model.slicing import copy_slices
 from stillhouse.space.mobilebert import MobileBertArchitecture
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from stillhouse.data.metric_names import TaskKind
     from stillhouse.space.architecture import Architecture, BertArchitecture
 
-InitialisationKind: TypeAlias = Literal["slices", "scratch"]
+InitialisationKind: TypeAlias = Literal["slices", "extract", "scratch"]
+IndexRule: TypeAlias = Literal["importance", "random"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +38,26 @@ class Initialisation:
     """Where a student's first weights came from.
 
     Attributes:
-        kind: `slices` of the teacher, random (`scratch`), or a `checkpoint` of its own.
+        kind: Leading `slices` of the teacher, chosen neurons of it (`extract`), random (`scratch`),
+            or a `checkpoint` of its own.
         layers: Teacher layer (0-based) that each student layer was cut from; empty from scratch.
+        indices: How the neurons of an extract were chosen.
+        loss: What their importance was measured by.
     """
 
     kind: InitialisationKind | Literal["checkpoint"]
     layers: tuple[int, ...] = ()
+    indices: IndexRule | None = None
+    loss: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Returns plain data for the trial record."""
-        return {**asdict(self), "layers": list(self.layers)}
+        """Returns plain data for the trial record; what is not said has no key."""
+        chosen = {"indices": self.indices, "loss": self.loss}
+        return {
+            "kind": self.kind,
+            "layers": list(self.layers),
+            **{name: value for name, value in chosen.items() if value is not None},
+        }
 
 
 def student_config(
@@ -125,9 +137,11 @@ def build_student(
 
 
 def initialise_student(
-    student: PreTrainedModel, teacher: PreTrainedModel, kind: InitialisationKind
+    student: PreTrainedModel, teacher: PreTrainedModel, kind: Literal["slices", "scratch"]
 ) -> Initialisation:
     """Gives a freshly built student its first weights, in place.
+
+    Chosen neurons of the teacher are given by `extraction.extract`.
 
     Args:
         student: Fresh model; keeps its random weights with `scratch`.

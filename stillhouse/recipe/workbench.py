@@ -35,9 +35,9 @@ from stillhouse.model.predict import predict
 from stillhouse.model.students import (
     Initialisation,
     build_student,
-    initialise_student,
     student_config,
 )
+from stillhouse.recipe.first_weights import first_weights, resolve_loss
 from stillhouse.recipe.served import predict_served, served_precision
 from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
 
@@ -285,8 +285,25 @@ class Workbench:
         return build_student(config, seed=seed, kind=self.task.kind)
 
     def initialise(self, student: PreTrainedModel) -> Initialisation:
-        """Gives a freshly built student its first weights, in place, and tells where from."""
-        return initialise_student(student, self.teacher, self.settings.distill.initialisation)
+        """Gives a freshly built student its first weights, in place, and tells where from.
+
+        Before the teacher is prepared the neurons of an extract are drawn by chance: nothing is
+        trained then, and the importance would be that of other weights.
+        """
+        settings = self.settings
+        if settings.distill.initialisation == "extract" and not self.teacher_hash:
+            if settings.extract.loss == "words":  # refused now rather than after the teacher
+                resolve_loss(self.source, settings, self.data.train)
+            settings = replace(settings, extract=replace(settings.extract, indices="random"))
+        return first_weights(
+            student,
+            self.source,
+            settings=settings,
+            sample=self.data.train,
+            folder=self.run.work,
+            seed=self.settings.seed,
+            narrator=self.narrator,
+        )
 
     def train_settings(self, epochs: float, *, seed: int | None = None) -> TrainSettings:
         """Returns the settings of one distillation; `seed` decides the order of the examples."""

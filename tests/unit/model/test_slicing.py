@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stillhouse.model.anatomy import encoder_layers, head_paths
-from stillhouse.model.slicing import copy_slices, spread_layers
+from stillhouse.model.kept_layers import spread_layers
+from stillhouse.model.slicing import copy_slices
 
 
 def projections(model, layer=0):
