@@ -22,9 +22,10 @@ from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
+from stillhouse.recipe.layer_map_search import with_searched_map
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
-from stillhouse.recipe.objective import distillation_terms
+from stillhouse.recipe.objective import distillation_terms, told_layer_map
 from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 from stillhouse.recipe.served import precision_facts, served_precision
 from stillhouse.search.objectives import TWO_OBJECTIVES
@@ -122,10 +123,11 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
     folder = bench.run.work / "finished" / winner.name
     if (folder / METRICS_FILE).exists():
         return folder
+    distill = with_searched_map(bench, winner.model.config)
     start_s = time.monotonic()
     settings = bench.settings
     terms = distillation_terms(
-        settings.distill,
+        distill,
         winner.model.config,
         bench.teacher.config,
         kind=bench.task.kind,
@@ -154,6 +156,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         )
     metrics = {
         **student_metrics(bench, limits, winner),
+        **told_layer_map(distill, winner.model.config, bench.teacher.config),
         "cost_s": round(time.monotonic() - start_s, 3),
     }
     card = model_card(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stillhouse.distill.layer_maps import LayerLink, links_of
+from stillhouse.distill.layer_maps import LayerLink, gene_links, links_of
 from stillhouse.distill.signals import EMBEDDINGS
 from stillhouse.distill.terms import AttentionTerm, HiddenTerm, LabelTerm, LogitTerm, Term
+from stillhouse.errors import SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -77,6 +79,52 @@ def layer_links_of(
     """Builds the settings' layer map; one that is still to be searched is uniform until then."""
     layer_map = "uniform" if settings.layer_map == "search" else settings.layer_map
     return links_of(layer_map, student.num_hidden_layers, teacher.num_hidden_layers)
+
+
+def check_layer_map(
+    settings: DistillSettings, depths: Sequence[int], teacher: PreTrainedConfig
+) -> None:
+    """Refuses genes that do not fit every student, before anything is trained.
+
+    Args:
+        settings: Gives the layer map.
+        depths: Layers of the students that may be distilled by it.
+        teacher: Gives its depth.
+
+    Raises:
+        SettingsError: If a depth needs another number of genes, or one is beyond the teacher.
+    """
+    genes = settings.layer_map
+    if isinstance(genes, str):
+        return
+    others = sorted({depth for depth in depths if depth != len(genes)})
+    if others and len(set(depths)) > 1:
+        raise SettingsError(
+            f"distill.layer_map {list(genes)} is for students of {len(genes)} layers, but there "
+            f"are students of {', '.join(map(str, others))} as well: give genes for one depth only "
+            f"(space.layers=[{len(genes)}]), or distill.layer_map=uniform, last, uniform_last or "
+            "search, which fit all"
+        )
+    for depth in depths:
+        gene_links(genes, depth, teacher.num_hidden_layers)
+
+
+def told_layer_map(
+    settings: DistillSettings, student: PreTrainedConfig, teacher: PreTrainedConfig
+) -> dict[str, list[int] | str]:
+    """Tells by which layer map a student is distilled, for its measures.
+
+    Returns:
+        `layer_map`: genes, or the name where a layer learns from several of the teacher; nothing
+        where neither hidden states nor attention are learnt.
+    """
+    if not settings.hidden_weight + settings.attention_weight:
+        return {}
+    links = layer_links_of(settings, student, teacher)
+    if any(len(link.teacher) > 1 for link in links):
+        return {"layer_map": str(settings.layer_map)}
+    linked = {link.student: link.teacher[0] + 1 for link in links}
+    return {"layer_map": [linked.get(layer, 0) for layer in range(student.num_hidden_layers)]}
 
 
 def hidden_links(

@@ -14,6 +14,7 @@ from stillhouse.distill.terms import LabelTerm
 from stillhouse.model.predict import predict
 from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.objective import distillation_terms
+from stillhouse.recipe.quantising import quantising_passes
 from stillhouse.recipe.teacher import finetuning_passes
 from stillhouse.space.counts import count_encoder_parameters
 
@@ -94,11 +95,18 @@ def make_plan(bench: Workbench, search: SearchPlan) -> Plan:
         notes.append(
             "No number of candidates is given: the search fills the time that the rest leaves."
         )
+    if bench.settings.distill.layer_map == "search":
+        wanted = bench.settings.layer_map
+        notes.append(
+            f"The search for layer maps is not counted: up to {wanted.most_evaluations:,} maps "
+            f"for each depth among the students, each as long as {wanted.seeds} of the candidates."
+        )
     phases = (
         *_teacher_phases(bench),
         _signals_phase(bench),
         *_search_phases(bench, costs),
         *_final_phases(bench, costs),
+        *_quantising_phases(bench, costs),
     )
     return Plan(phases=phases, disk_mb=_disk_mb(bench, search), notes=tuple(notes))
 
@@ -178,6 +186,23 @@ def _final_phases(bench: Workbench, costs: _Costs) -> list[PlannedPhase]:
         )
         for name, what, count, steps, each_s in planned
         if count
+    ]
+
+
+def _quantising_phases(bench: Workbench, costs: _Costs) -> list[PlannedPhase]:
+    wanted, students = bench.settings.quantise, bench.settings.final.students
+    if wanted.weight_bits is None:
+        return []
+    steps = -(-len(bench.data.transfer) // wanted.batch_size) * wanted.epochs
+    # Steps are timed at the batch size of the distillation.
+    passes = quantising_passes(wanted) / bench.settings.final.epochs
+    return [
+        PlannedPhase(
+            name="quantised",
+            what=f"{_counted(students, 'student')} × {steps:,.0f} steps in few bits",
+            steps=round(students * steps),
+            seconds=students * costs.trained_s(round(passes * costs.final_steps)),
+        )
     ]
 
 

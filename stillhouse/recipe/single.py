@@ -16,7 +16,10 @@ from stillhouse.model.modeling_chain_bert import ChainBertConfig
 from stillhouse.model.students import Initialisation, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
 from stillhouse.recipe.final import Winner, finish_winner, rank_students
+from stillhouse.recipe.layer_map_search import with_searched_map
 from stillhouse.recipe.limits import violations, weigh
+from stillhouse.recipe.objective import check_layer_map
+from stillhouse.recipe.quantising import quantise_students
 from stillhouse.recipe.served import export_for_device
 from stillhouse.run.settings import LimitSettings
 from stillhouse.space.architecture import parse_architecture
@@ -48,11 +51,15 @@ def distil_student(bench: Workbench, student: str) -> Path:
     winner, bench = student_of(bench, student, called="student")
     if limits.given():
         _say_if_over(bench, limits, winner)
+    if bench.settings.distill.layer_map == "search":
+        with bench.run.timed("layer map"):
+            with_searched_map(bench, winner.model.config)
     with bench.run.timed("final"):
         folder = finish_winner(bench, limits, winner)
         students = rank_students(bench.run, [folder])
         export_for_device(bench, students)
-        return students[0]
+    quantise_students(bench, students)
+    return students[0]
 
 
 def _say_if_over(bench: Workbench, limits: LimitSettings, winner: Winner) -> None:
@@ -116,8 +123,30 @@ def check_student(bench: Workbench, student: str) -> None:
         StillhouseError: As building, loading or looking it up in a latency table would.
     """
     winner, bench = student_of(bench, student, called="student")
+    config = winner.model.config
+    check_layer_map(bench.settings.distill, [config.num_hidden_layers], bench.teacher.config)
     if not isinstance(bench.device, MeasuredDevice | PredictedDevice):
         bench.compare(described(winner.model.config))
+
+
+def check_student_map(bench: Workbench, student: str) -> None:
+    """Refuses a layer map that does not fit the student, before the teacher is fine-tuned.
+
+    Args:
+        bench: The run's workbench, which need not be prepared.
+        student: A shape, a folder, or a hub id.
+
+    Raises:
+        SettingsError: If genes are not as many as its layers, or one is beyond the teacher.
+    """
+    distill = bench.settings.distill
+    if isinstance(distill.layer_map, str):
+        return
+    if is_shape(student):
+        layers = parse_architecture(student, like=bench.teacher_architecture).layers
+    else:
+        layers = load_model(student)[0].config.num_hidden_layers
+    check_layer_map(distill, [layers], bench.teacher.config)
 
 
 def _from_shape(bench: Workbench, text: str, called: str) -> Winner:
@@ -143,10 +172,15 @@ def _from_checkpoint(bench: Workbench, name: str, called: str) -> Winner:
             f"student {name!r} has {positions} positions, the longest text has "
             f"{bench.data.transfer.longest} tokens: set task.max_length to {positions} at most"
         )
-    if isinstance(model.config, ChainBertConfig) and bench.settings.distill.hidden_weight:
+    distill = bench.settings.distill
+    if (
+        isinstance(model.config, ChainBertConfig)
+        and distill.hidden_weight + distill.attention_weight
+    ):
         raise SettingsError(
             f"student {name!r} is a chain, whose operations have no counterpart among a teacher's "
-            "layers: it learns from outputs and labels; leave distill.hidden_weight at 0"
+            "layers: it learns from outputs and labels; leave distill.hidden_weight and "
+            "distill.attention_weight at 0"
         )
     set_dropout(model, bench.settings.distill.dropout)
     name_labels(model, bench.task.label_names, kind=bench.task.kind)

@@ -18,13 +18,16 @@ from stillhouse.recipe.kd_nas import (
     with_reward,
     write_controller,
 )
+from stillhouse.recipe.layer_map_search import map_trainings
 from stillhouse.recipe.limits import DEFAULT_SPEEDUP, size_mb
+from stillhouse.recipe.objective import check_layer_map
 from stillhouse.recipe.proxy_check import (
     check_against_final,
     choose_controls,
     keep_controls,
     warn_of_little_learning,
 )
+from stillhouse.recipe.quantising import quantise_students, quantising_passes
 from stillhouse.recipe.searching import Aims, refuse_hopeless, time_keeper, told, why_no_winner
 from stillhouse.recipe.served import export_for_device
 from stillhouse.recipe.space import space_of
@@ -78,6 +81,8 @@ def plan_search(bench: Workbench) -> SearchPlan:
         space=space_of(bench), limits=effective_limits(bench), proxy_examples=len(bench.proxy)
     )
     if bench.run.is_untouched:
+        depths = [one.layers for one in plan.space.enumerate()]
+        check_layer_map(bench.settings.distill, depths, bench.teacher.config)
         check_limits_can_be_met(bench, plan.space, plan.limits)
         check_competitors(bench)
     return plan
@@ -118,6 +123,7 @@ def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
         finished = _finish(bench, limits, winners)
         students = rank_students(bench.run, list(finished.values()))
         export_for_device(bench, students)
+    quantise_students(bench, students)
     if bench.settings.compare:
         with bench.run.timed("competitors"):
             train_competitors(bench, limits)
@@ -258,5 +264,8 @@ def final_seconds(bench: Workbench, candidate_s: float) -> float:
     candidate_examples = len(bench.proxy) * bench.proxy_epochs
     final_examples = len(bench.data.transfer) * final.epochs
     trained = final.students + final.controls + len(settings.compare)
+    seen = trained * final_examples
+    seen += final.students * quantising_passes(settings.quantise) * len(bench.data.transfer)
     again = final.noise_candidates if final.controls else 0
-    return candidate_s * (trained * final_examples / candidate_examples + again)
+    again += map_trainings(settings)
+    return candidate_s * (seen / candidate_examples + again)

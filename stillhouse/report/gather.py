@@ -27,9 +27,11 @@ from stillhouse.report.fields import (
     truth,
 )
 from stillhouse.report.figures import MASKED_WORDS, Figures, read_figures, report_set_of
+from stillhouse.report.layer_map import MapSearch, read_map_searches
 from stillhouse.report.limits import Limited, read_limited
 from stillhouse.report.measures import Measures, read_measures
 from stillhouse.report.objectives import QUALITY, TWO, Names, compared_by
+from stillhouse.report.on_text import OnText, read_on_text
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 from stillhouse.report.references import References, read_references
 from stillhouse.report.trials import TrialRow, read_trials
@@ -59,6 +61,7 @@ class Student:
     held_out_sequences: int | None
     task_kind: str
     measures: Measures
+    on_text: OnText | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,7 @@ class Contents:
     proxy_check: ProxyCheck | None
     family: Family | None
     chains: Chains | None
+    map_searches: tuple[MapSearch, ...]
     settings: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -129,7 +133,15 @@ class Contents:
     def has_task(self) -> bool:
         """Whether the run is for a task; families and chains learn from plain text alone."""
         is_family = self.family is not None or ("recipe", "autodistil") in self.settings
-        return self.chains is None and not is_family
+        return self.chains is None and not is_family and not self.is_general
+
+    @property
+    def is_general(self) -> bool:
+        """Whether a given student learns from plain text."""
+        learnt = any(student.on_text is not None for student in self.students)
+        map_of_text = {("recipe", "layer-map"), ("layer_map.judge", "corpus")}
+        asked = ("recipe", "general") in self.settings or map_of_text <= set(self.settings)
+        return learnt or asked
 
     @property
     def has_task_heads(self) -> bool:
@@ -208,6 +220,7 @@ def gather(run: Path) -> Contents:
         proxy_check=read_proxy_check(run, notes),
         family=None if has_chains else read_family(run, notes),
         chains=read_chains(run, notes) if has_chains else None,
+        map_searches=read_map_searches(run, notes),
         settings=settings,
         provenance=provenance,
         notes=tuple(notes),
@@ -262,6 +275,7 @@ def _student(rank: int, fields: Fields) -> Student:
         held_out_sequences=integer(fields, "held_out_sequences"),
         task_kind=text(fields, "task_kind"),
         measures=read_measures(fields),
+        on_text=read_on_text(fields),
     )
 
 
@@ -287,12 +301,18 @@ def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator
 
 
 def _initialisation(described: object) -> str:
-    """How the first weights came about, as in `slices of teacher layers 1, 3`."""
+    """How the first weights came about, as in `slices of teacher layers 1, 3`.
+
+    Of an extract, also how its neurons were chosen: `neurons by importance`.
+    """
     if not isinstance(described, Mapping) or "kind" not in described:
         return plain(described or "")
     layers = described.get("layers")
     whose = "its" if described["kind"] == "supernet" else "teacher"
-    return f"{described['kind']}" + (f" of {whose} layers {plain(layers)}" if layers else "")
+    chosen = f", neurons by {described['indices']}" if described.get("indices") else ""
+    chosen = chosen.replace("by random", "by chance")
+    told = f" of {whose} layers {plain(layers)}" if layers else ""
+    return f"{described['kind']}{told}{chosen}"
 
 
 def _read_settings(

@@ -25,6 +25,7 @@ from stillhouse.report.front_table import (
     hypervolume,
 )
 from stillhouse.report.gather import Contents, gather
+from stillhouse.report.layer_map import draw_map_searches
 from stillhouse.report.limits_table import limit_lines
 from stillhouse.report.measures import loyalty_note
 from stillhouse.report.objectives import TWO
@@ -143,7 +144,8 @@ def _plots(contents: Contents) -> dict[str, Json]:
         "subnets": draw_subnets(contents),
     }
     found = {place: figure for place, figure in drawn.items() if figure is not None}
-    return {**found, **draw_blocks(contents), **draw_shrinking(contents)}
+    maps = draw_map_searches(contents.map_searches)
+    return {**found, **maps, **draw_blocks(contents), **draw_shrinking(contents)}
 
 
 def _has_unlisted(contents: Contents) -> bool:

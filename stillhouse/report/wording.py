@@ -293,7 +293,7 @@ def headline(contents: Contents) -> Student | None:
 
     Students of a family were chosen for different limits, so none of them wins.
     """
-    if contents.has_task:
+    if contents.has_task or contents.is_general:
         return winner(contents.students)
     last = last_search(contents)
     return None if last is None else contents.chosen(last)
@@ -309,6 +309,8 @@ def outcome(contents: Contents) -> str:
     """Tells what the run found, or how far it came."""
     if contents.chains is not None:
         return _chains_outcome(contents.chains)
+    if contents.is_general:
+        return _text_outcome(contents)
     if not contents.has_task:
         return _family_outcome(contents)
     best = winner(contents.students)
@@ -330,6 +332,32 @@ def outcome(contents: Contents) -> str:
     if best.speedup is not None:
         sentence += f", {times(best.speedup)} as fast as the teacher"
     return sentence + _limit_clause(contents, best) + "."
+
+
+def _text_outcome(contents: Contents) -> str:
+    student = winner(contents.students)
+    if student is None:
+        return (
+            "No student has been distilled in full yet. Run the same command again to continue "
+            "this run."
+        )
+    found = f"Student {student.rank}"
+    found += f" ({student.figures.architecture})" if student.figures.architecture else ""
+    learnt = student.on_text
+    if learnt is None:  # of another version
+        return f"{found} is distilled{_costs(student.figures, None, student.speedup)}."
+    found += " has learnt from plain text"
+    found += "" if learnt.tokens is None else f", {whole(learnt.tokens)} tokens"
+    found += _costs(student.figures, learnt.flops_fraction, student.speedup)
+    moved = [
+        f"{name} {loss(learnt.before.get(name))} to {loss(value)}"
+        for name, value in learnt.after.items()
+    ]
+    return (
+        f"{found}. Losses on held-out text, before and after: {listed(moved)}. Teacher layers by "
+        f"student layer, counted from 1 (0 is none): {learnt.layer_map}. Only fine-tuning shows "
+        "what it is worth on a task."
+    )
 
 
 def _family_outcome(contents: Contents) -> str:
@@ -389,20 +417,21 @@ def _chains_outcome(chains: Chains) -> str:
     found += f" for {limits_of(last.limits)}" if last.limits else ""
     found += f" is number {last.number}" if number > 1 else ""
     found += f" ({last.best.architecture})" if last.best.architecture else ""
-    return f"{found}{_chain_costs(last)}. {_chain_worth(chains, last)}"
+    costs = _costs(last.figures, last.flops_fraction, last.speedup)
+    return f"{found}{costs}. {_chain_worth(chains, last)}"
 
 
-def _chain_costs(selected: Selected) -> str:
-    """What a selected student costs, after a colon, as far as known."""
+def _costs(figures: Figures, flops_fraction: float | None, speedup: float | None) -> str:
+    """What a student without a task costs, after a colon, as far as known."""
     parts = []
-    if selected.figures.parameters is not None:
-        parts.append(f"{millions(selected.figures.parameters)} parameters")
-    if selected.flops_fraction is not None:
-        parts.append(f"{percent(selected.flops_fraction)} of the teacher’s FLOPs")
-    if selected.figures.latency_ms is not None:
-        parts.append(f"answers in {milliseconds(selected.figures.latency_ms)}")
-    if selected.speedup is not None:
-        parts.append(f"{times(selected.speedup)} as fast as the teacher")
+    if figures.parameters is not None:
+        parts.append(f"{millions(figures.parameters)} parameters")
+    if flops_fraction is not None:
+        parts.append(f"{percent(flops_fraction)} of the teacher’s FLOPs")
+    if figures.latency_ms is not None:
+        parts.append(f"answers in {milliseconds(figures.latency_ms)}")
+    if speedup is not None:
+        parts.append(f"{times(speedup)} as fast as the teacher")
     return ": " + ", ".join(parts) if parts else ""
 
 

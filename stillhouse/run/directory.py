@@ -109,7 +109,8 @@ class RunDirectory:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was computed yet, as after a typing error in the settings."""
-        folders = (self.teacher, self.model, self.supernets, self.work, self.path / "mlm")
+        finished = (self.path / "mlm", self.path / "students")
+        folders = (self.teacher, self.model, self.supernets, self.work, *finished)
         files = (self.path / "study.db", self.path / "operations.csv")
         return not any(path.exists() for path in (*folders, *files))
 

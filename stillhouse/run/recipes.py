@@ -6,7 +6,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-RecipeName: TypeAlias = Literal["plain", "kd-nas", "autodistil", "nas-bert", "autodistill"]
+RecipeName: TypeAlias = Literal[
+    "plain", "kd-nas", "autodistil", "nas-bert", "autodistill", "general", "layer-map"
+]
 
 RECIPE_NAMES: tuple[str, ...] = get_args(RecipeName)
 
@@ -23,6 +25,34 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     # Supernets and a corpus have sections of their own, whose defaults are this method's.
     "autodistil": {},
     "nas-bert": {},
+    # What TinyBERT learns on plain text: everything but the outputs of a head.
+    "general": {
+        "distill": {
+            "logit_weight": 0.0,
+            "hidden_weight": 1.0,
+            "attention_weight": 1.0,
+            "embeddings": True,
+        },
+    },
+    # The same objective, by the map that is searched.
+    "layer-map": {
+        "distill": {
+            "logit_weight": 0.0,
+            "hidden_weight": 1.0,
+            "attention_weight": 1.0,
+            "embeddings": True,
+            "layer_map": "search",
+        },
+    },
+    # A head learns from nothing but outputs, so there are these as well.
+    "layer-map on a task": {
+        "distill": {
+            "hidden_weight": 1.0,
+            "attention_weight": 1.0,
+            "embeddings": True,
+            "layer_map": "search",
+        },
+    },
     # Students learn without dropout, as MobileBERT does; the paper reports seven models.
     "autodistill": {
         "search": {"strategy": "gp"},
@@ -40,6 +70,9 @@ def with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
             here and is refused where settings are validated.
     """
     name = data.get("recipe", "plain")
+    wanted = data.get("layer_map")
+    if name == "layer-map" and isinstance(wanted, Mapping) and wanted.get("judge") == "task":
+        name = "layer-map on a task"
     defaults = _DEFAULTS.get(name, {}) if isinstance(name, str) else {}
     merged: dict[str, Any] = copy.deepcopy(defaults)
     for key, value in data.items():

@@ -3,7 +3,8 @@ from transformers import BertConfig
 
 from stillhouse.distill.signals import EMBEDDINGS
 from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
-from stillhouse.recipe.objective import distillation_terms
+from stillhouse.errors import SettingsError
+from stillhouse.recipe.objective import check_layer_map, distillation_terms, told_layer_map
 from stillhouse.run.settings import DistillSettings
 
 STUDENT = BertConfig(num_hidden_layers=2, hidden_size=16)
@@ -66,3 +67,39 @@ def test_a_map_still_to_be_searched_is_uniform():
 @pytest.mark.parametrize("kind", ["multi_label", "scores"])
 def test_the_losses_know_what_the_labels_are(kind):
     assert [term.kind for term in terms_of(kind=kind, label_weight=1)] == [kind] * 2
+
+
+def told(**settings):
+    return told_layer_map(DistillSettings(**settings), STUDENT, TEACHER)
+
+
+def test_a_students_map_is_told_as_genes():
+    assert told() == {}  # outputs alone need none
+    assert told(hidden_weight=1.0) == {"layer_map": [3, 6]}
+    assert told(attention_weight=1.0, layer_map="last") == {"layer_map": [0, 6]}
+    assert told(hidden_weight=1.0, layer_map=(0, 5)) == {"layer_map": [0, 5]}
+    both = told(hidden_weight=1.0, layer_map="uniform_last")
+    assert both == {"layer_map": "uniform_last"}  # two teacher layers each
+
+
+def check(genes, depths):
+    check_layer_map(DistillSettings(hidden_weight=1.0, layer_map=genes), depths, TEACHER)
+
+
+def test_genes_that_fit_every_depth_and_all_rules_are_taken():
+    check((0, 6), [2, 2])
+    check("uniform_last", [1, 2, 3])
+    check("search", [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("genes", "depths", "message"),
+    [
+        ((0, 6), [1, 2, 3, 3], r"is for students of 2 layers, but .* of 1, 3 as well"),
+        ((0, 6), [3], r"\[0, 6\] has 2 genes, but the student 3 layers"),
+        ((0, 7), [2], "7 is no layer of the teacher, which has 6"),
+    ],
+)
+def test_genes_that_do_not_fit_are_refused(genes, depths, message):
+    with pytest.raises(SettingsError, match=message):
+        check(genes, depths)

@@ -44,12 +44,13 @@ def keeper(bench, recorded=()):
 def timed_bench(bench):
     """A candidate sees 2 × 100 examples, two final students 3 × 1,000 each."""
 
-    def make(budget_s, wall_s=0.0, final=(), compare=()):
+    def make(budget_s, wall_s=0.0, final=(), compare=(), **more):
         made = bench(
             {
                 "search": {"epochs": 2, "proxy_examples": 100, "seconds": budget_s},
                 "final": {"students": 2, "epochs": 3, **dict(final)},
                 "compare": list(compare),
+                **more,
             },
             data=SimpleNamespace(transfer=range(1000)),
             run=SimpleNamespace(state=lambda: {"phases_s": {"teacher": wall_s}}),
@@ -69,6 +70,21 @@ def test_what_checks_the_proxy_is_foreseen_too(timed_bench):
     bench = timed_bench(None, final={"controls": 3, "noise_candidates": 8}, compare=["layers=1"])
     # Two students, three controls, a competitor; and eight candidates again.
     assert final_seconds(bench, 4.0) == (2 + 3 + 1) * 15 * 4.0 + 8 * 4.0
+
+
+def test_a_search_for_a_layer_map_is_foreseen_too(timed_bench):
+    bench = timed_bench(
+        None,
+        distill={"hidden_weight": 1, "layer_map": "search"},
+        layer_map={"evaluations": 9, "seeds": 2},
+    )
+    assert final_seconds(bench, 4.0) == (2 * 15 + 9 * 2) * 4.0
+
+
+def test_few_bits_are_foreseen_too(timed_bench):
+    # Two students, 4 passes over 1,000 examples at 1.4 times the cost: 28 times a candidate's 200.
+    bench = timed_bench(None, quantise={"weight_bits": 4, "epochs": 4})
+    assert final_seconds(bench, 4.0) == pytest.approx(2 * (15 + 28) * 4.0)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,18 @@ def test_kd_nas_searches_its_space_with_its_controller():
     assert settings.final.students + settings.final.controls == 8
 
 
+def test_a_layer_map_is_searched_with_the_objective_of_its_judge():
+    on_text = settings_from_dict({"recipe": "layer-map"}).distill
+    general = settings_from_dict({"recipe": "general"}).distill
+    assert on_text.layer_map == "search"
+    assert (on_text.logit_weight, on_text.hidden_weight) == (0, general.hidden_weight)
+    assert on_text.embeddings
+    on_task = settings_from_dict({"recipe": "layer-map", "layer_map": {"judge": "task"}})
+    assert (on_task.distill.logit_weight, on_task.distill.attention_weight) == (1, 1)
+    assert on_task.distill.layer_map == "search"
+    assert settings_from_dict(on_task.to_dict()) == on_task
+
+
 def test_what_the_user_gives_wins_and_the_rest_of_the_section_stays():
     settings = settings_from_dict({"recipe": "kd-nas", "final": {"controls": 0}})
     assert settings.final.controls == 0

@@ -1,0 +1,230 @@
+"""The search for a layer map: on text with proxy tasks, on a task, and inside other searches."""
+
+import json
+import re
+import subprocess
+import sys
+
+import optuna
+import pytest
+from transformers import AutoModel
+
+from stillhouse.run.directory import RunDirectory
+
+
+@pytest.fixture
+def text_options(weather_encoder_folder, weather_text, weather_csv):
+    """A teacher of 4 layers, a corpus of 120 texts and a proxy task of 120 examples."""
+    return [
+        "--teacher", weather_encoder_folder, "--student", "layers=2", "--corpus", weather_text,
+        "--set", "corpus.length=16", "--set", "corpus.held_out=4",
+        "--set", f"layer_map.tasks=['{weather_csv}']", "--set", "layer_map.sequences=12",
+        "--set", "layer_map.task_epochs=1", "--set", "layer_map.task_max_length=16",
+        "--set", "distill.precision=float32", "--set", "distill.batch_size=4",
+        "--set", "final.epochs=1", "--set", "device.threads=1",
+        "--set", "layer_map.population=4",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def search(run_cli, text_options, tmp_path):
+    def run(*options, run="run"):
+        return run_cli("search", "layer-map", *text_options, *options, "--run", tmp_path / run)
+
+    return run
+
+
+def maps_of(run):
+    return json.loads((run / "layer_maps.json").read_text())["depths"]
+
+
+def test_a_map_is_searched_on_text_and_the_student_is_distilled_by_the_best(
+    search, weather_csv, tmp_path
+):
+    code, out, err = search("--set", "layer_map.evaluations=6")
+    assert code == 0, err
+    run = tmp_path / "run"
+    found = maps_of(run)["2"]
+    assert found["size"] == 1 + 2 * 4 + 10  # none, one, or two of the teacher's layers in order
+    assert len(found["maps"]) == len({tuple(one["genes"]) for one in found["maps"]}) == 6
+    assert [one["genes"] for one in found["maps"][:2]] == [[2, 4], [0, 4]]  # uniform, last
+    best = max(found["maps"], key=lambda one: one["fitness"])
+    assert found["best"] == best["genes"]
+
+    metrics = json.loads((run / "students" / "1" / "metrics.json").read_text())
+    assert metrics["layer_map"] == best["genes"]
+    AutoModel.from_pretrained(run / "students" / "1")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.logging, "_default_handler", None)
+        study = optuna.load_study(
+            study_name="layer-map-2", storage=RunDirectory(path=run).storage_url
+        )
+    assert [trial.params["g2"] for trial in study.trials][:2] == [4, 4]
+    assert study.best_value == best["fitness"]
+    assert study.trials[0].user_attrs["scores"].keys() == {str(weather_csv)}
+
+    assert "6 maps were judged; there are 19." in out
+    genes = ",".join(map(str, best["genes"]))
+    assert f"Use the best again with: --set distill.layer_map=[{genes}]" in out
+    page = (run / "report.html").read_text()
+    assert "<h2>Layer map</h2>" in page
+    assert f"<b>{', '.join(map(str, best['genes']))}</b> is the best layer map" in page
+    assert '"layer-map-2"' in page
+    assert "Quality and latency" not in page  # there is no task
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_ends_as_an_unbroken_one(search, text_options, tmp_path):
+    options = ["--set", "layer_map.evaluations=7"]
+    assert search(*options, run="whole")[0] == 0
+    driver = """
+import sys
+from stillhouse.cli import main
+from stillhouse.recipe import map_judges
+judged, judge = [], map_judges.TextJudge._score
+
+def stop(*given):
+    judged.append(1)
+    if len(judged) == 6:
+        raise KeyboardInterrupt
+    return judge(*given)
+
+map_judges.TextJudge._score = stop
+main()
+"""
+    command = ["search", "layer-map", *text_options, *options, "--run", tmp_path / "broken"]
+    killed = subprocess.run(
+        [sys.executable, "-c", driver, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert killed.returncode == 130, killed.stderr
+    assert "the same command again goes on there" in killed.stderr
+    assert len(maps_of(tmp_path / "broken")["2"]["maps"]) == 5
+    code, _, err = search(*options, run="broken")
+    assert code == 0, err
+
+    def told(run):
+        return [
+            {key: value for key, value in one.items() if key != "cost_s"}
+            for one in maps_of(tmp_path / run)["2"]["maps"]
+        ]
+
+    assert told("broken") == told("whole")
+
+
+def test_a_task_judges_maps_of_its_own_student(run_cli, teacher_options, tmp_path):
+    code, out, err = run_cli(
+        "search", "layer-map", *teacher_options, "--student", "layers=1,hidden_size=16",
+        "--set", "search.epochs=1", "--set", "final.epochs=1", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    found = maps_of(tmp_path / "run")["1"]
+    assert [one["genes"] for one in found["maps"]] == [[2], *([gene] for gene in order(found))]
+    assert "3 maps were judged; there are 3." in out
+    metrics = json.loads((tmp_path / "run" / "students" / "1" / "metrics.json").read_text())
+    assert metrics["layer_map"] == found["best"]
+    assert "layer map" in json.loads((tmp_path / "run" / "run.json").read_text())["phases_s"]
+    assert "Layer map" in (tmp_path / "run" / "report.html").read_text()
+
+
+def order(found):
+    """The genes after the uniform map, whichever came first."""
+    rest = [one["genes"][0] for one in found["maps"][1:]]
+    assert sorted(rest) == [0, 1]
+    return rest
+
+
+def test_a_search_finds_a_map_for_each_depth_of_its_winners(run_cli, teacher_options, tmp_path):
+    code, _, err = run_cli(
+        "search", *teacher_options, "--candidates", "2", "--run", tmp_path / "run",
+        "--set", "space.layers=[1]", "--set", "distill.hidden_weight=1",
+        "--set", "distill.layer_map=search", "--set", "layer_map.evaluations=2",
+        "--set", "search.epochs=0.5", "--set", "final.epochs=0.5", "--set", "final.students=2",
+    )  # fmt: skip
+    assert code == 0, err
+    depths = maps_of(tmp_path / "run")
+    assert depths.keys() == {"1"}  # once for all students of a depth
+    assert len(depths["1"]["maps"]) == 2
+    for file in (tmp_path / "run" / "students").glob("*/metrics.json"):
+        assert json.loads(file.read_text())["layer_map"] == depths["1"]["best"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "layer_map.tasks=[glue/none]"], "there is no task 'glue/none'"),
+        (
+            ["--set", "layer_map.tasks=[squad]"],
+            r"proxy task 'squad' \(layer_map.tasks\) has tags of words or questions",
+        ),
+        (
+            ["--set", "layer_map.tasks=[glue/rte]", "--set", "layer_map.directory=/no/such"],
+            r"proxy task 'glue/rte' .* /no/such has no folder 'RTE'.*layer_map.directory names",
+        ),
+        (["--set", "layer_map.evaluations=0"], "layer_map.evaluations must be above 0, got 0"),
+        (["--set", "layer_map.elite_fraction=1"], "an elite of 1 leaves a population of 4"),
+        (["--set", "layer_map.population=1"], "a population needs 2 maps"),
+        (["--set", "distill.layer_map=last"], "layer-map searches the map: leave"),
+        (["--set", "search.candidates=3"], "layer-map has no use for search.candidates = 3"),
+        (["--task", "glue/rte"], "--task and --corpus exclude each other"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_starts(
+    search, tmp_path, options, message, monkeypatch
+):
+    monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path))
+    code, _, err = search(*options)
+    assert code == 1
+    assert re.search(message, " ".join(err.split())), err
+    assert not (tmp_path / "run" / "work").exists()
+
+
+def test_settings_of_proxy_tasks_are_refused_on_a_task(run_cli, teacher_options, tmp_path):
+    code, _, err = run_cli(
+        "search", "layer-map", *teacher_options, "--student", "layers=1",
+        "--set", "layer_map.sequences=5", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 1
+    assert "layer-map has no use for layer_map.sequences = 5: its maps are judged on" in err
+
+
+def test_a_student_is_asked_for_and_refused_where_it_is_looked_for(
+    run_cli, teacher_options, tmp_path
+):
+    run = ("--run", tmp_path / "run")
+    code, _, err = run_cli("search", "layer-map", *teacher_options, *run)
+    assert (code, "student is missing" in err) == (1, True)
+    code, _, err = run_cli("search", *teacher_options, "--student", "layers=1", *run)
+    assert (code, "--student is for layer-map" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ("[0,2]", "layer map [0, 2] has 2 genes, but the student 1 layers"),
+        ("[3]", "3 is no layer of the teacher, which has 2"),
+    ],
+)
+def test_genes_that_do_not_fit_a_student_are_refused_before_its_teacher_is_made(
+    run_cli, teacher_options, tmp_path, genes, message
+):
+    code, _, err = run_cli(
+        "distill", *teacher_options, "--student", "layers=1", "--run", tmp_path / "run",
+        "--set", "distill.hidden_weight=1", "--set", f"distill.layer_map={genes}",
+    )  # fmt: skip
+    assert code == 1
+    assert message in err
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_genes_are_refused_in_a_search_over_several_depths(run_cli, teacher_options, tmp_path):
+    code, _, err = run_cli(
+        "search", *teacher_options, "--run", tmp_path / "run", "--set", "space.layers=[1,2]",
+        "--set", "distill.hidden_weight=1", "--set", "distill.layer_map=[2]",
+    )  # fmt: skip
+    assert code == 1
+    assert "is for students of 1 layers, but there are students of 2 as well" in err
+    assert not (tmp_path / "run" / "teacher").exists()
