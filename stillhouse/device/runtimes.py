@@ -25,8 +25,10 @@ from stillhouse.device.host import processor_name
 from stillhouse.device.kinds import MEASURED, DeviceKind, Engine
 from stillhouse.device.memory import Probe, probe_mb, probe_model_mb
 from stillhouse.errors import DeviceError, ExportError
+from stillhouse.model.lsq import is_quantised
 from stillhouse.model.onnx_graph import open_session, quantise_graph, write_graph
 from stillhouse.model.onnx_static import quantise_statically
+from stillhouse.model.onnx_trained import write_trained_graph
 from stillhouse.model.openvino_graph import open_compiled
 from stillhouse.model.precision import Precision, autocast
 
@@ -324,14 +326,20 @@ def write_onnx(
     Args:
         model: On any device; it stays there.
         workload: Shape of what the scales of a static file are fixed on.
-        precision: Of the file.
+        precision: Of the file. In 8 bits a quantised model has the ranges of its training.
 
     Returns:
         The folder, which is deleted when its object is, and the file in it.
+
+    Raises:
+        DeviceError: If there is no such file, or a quantised model is not wanted in 8 bits.
+        ExportError: If the file cannot be written.
     """
     folder = TemporaryFolder()
     plain = folder.path / "float32.onnx"
     on_processor = model if model.device.type == "cpu" else copy.deepcopy(model).cpu()
+    if is_quantised(model):
+        return folder, _write_trained(on_processor.eval(), folder.path, precision)
     write_graph(on_processor.eval(), plain, inputs=ONNX_INPUTS)
     if precision == "float32":
         return folder, plain
@@ -344,6 +352,16 @@ def write_onnx(
         raise DeviceError(f"an ONNX file of {precision} cannot be written; use float32 or int8")
     plain.unlink()
     return folder, file
+
+
+def _write_trained(model: PreTrainedModel, folder: Path, precision: ToldPrecision) -> Path:
+    """Writes a quantised model, whose scales are fixed beforehand: both ways of 8 bits are one."""
+    if precision not in ("int8", "int8-static"):
+        raise DeviceError(
+            f"a model that was trained in few bits is no ONNX file of {precision}: measure it in "
+            "int8, or the model that it was made of"
+        )
+    return write_trained_graph(model, folder / "int8.onnx", inputs=ONNX_INPUTS).path
 
 
 def _torch_inputs(workload: Workload) -> dict[str, NDArray[np.int64]]:

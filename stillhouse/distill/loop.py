@@ -6,7 +6,7 @@ What differs between them is given as data: the model, the examples, the terms, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from stillhouse.distill.signals import SignalReader, Signals
 from stillhouse.distill.steps import UNWATCHED, Schedule, run_steps
 from stillhouse.distill.vocabulary import compact_vocabulary, whole_vocabulary
 from stillhouse.errors import SettingsError
+from stillhouse.model.lsq import is_quantised
 from stillhouse.model.precision import autocast
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from stillhouse.data.encoding import EncodedSet
-    from stillhouse.distill.steps import TrainReport, Watch
+    from stillhouse.distill.steps import Part, TrainReport, Watch
     from stillhouse.distill.teacher import TeacherSignals
     from stillhouse.distill.terms import Term
     from stillhouse.model.precision import Precision
@@ -94,7 +95,7 @@ def steps_in(examples: int, settings: TrainSettings) -> int:
     return max(1, round(per_epoch * settings.epochs))
 
 
-def train(
+def train(  # noqa: PLR0913  the one training loop: what differs between trainings is given to it
     model: PreTrainedModel,
     encoded: EncodedSet,
     terms: Sequence[Term],
@@ -103,6 +104,7 @@ def train(
     accelerator: Accelerator,
     teacher: TeacherSignals | None = None,
     watch: Watch = UNWATCHED,
+    parts: Callable[[nn.Module], Sequence[Part]] | None = None,
 ) -> TrainReport:
     """Trains a model in place on the weighted sum of the terms.
 
@@ -118,6 +120,8 @@ def train(
         accelerator: Device placement and backward pass.
         teacher: Signals of the teacher for the same examples; needed if a term reads them.
         watch: Progress, checkpoints, the time limit and evaluations.
+        parts: Shares the parameters of what is trained out among rates of their own; it is shown
+            the model as it is trained, with the used part of its vocabulary.
 
     Raises:
         SettingsError: If there is no term, no example, or no teacher for a term that reads it.
@@ -132,7 +136,8 @@ def train(
         raise SettingsError("a term reads the teacher, but no teacher was given to the training")
     model.to(accelerator.device).train()
     attention = model.config._attn_implementation
-    model.set_attn_implementation(training_attention(accelerator.device, settings.precision))
+    if not is_quantised(model):  # which has an attention function of its own
+        model.set_attn_implementation(training_attention(accelerator.device, settings.precision))
     layers = frozenset().union(*(term.student_layers for term in terms))
     attended = frozenset().union(*(term.student_attention for term in terms))
     try:
@@ -145,11 +150,13 @@ def train(
             asked = None if teacher is None else _with_full_vocabulary(teacher, encoded)
             lesson = _Lesson(reader, compact, terms, settings, accelerator, asked)
             projections = [term.projection for term in terms if term.projection is not None]
+            modules = nn.ModuleList([model, *projections]).to(accelerator.device)
             report = run_steps(
-                nn.ModuleList([model, *projections]).to(accelerator.device),
+                modules,
                 lesson.backward,
                 settings.schedule(len(encoded)),
                 accelerator=accelerator,
+                parameters=None if parts is None else parts(modules),
                 watch=_shown(model, watch),
             )
             weighted = [t.weight * part for t, part in zip(terms, report.losses, strict=False)]

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stillhouse.model.anatomy import anatomy_of
+from stillhouse.model.lsq import QuantisedEmbedding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,14 @@ class CutTable(nn.Embedding):
         frozen = not full.weight.requires_grad
         table = cls(count, width, padding_idx=padding, _weight=weight_VD, _freeze=frozen)
         table._source = (full, rows)
+        if isinstance(full, QuantisedEmbedding):
+            table.weight_clip = full.weight_clip  # learnt as a part of this module
         return table
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, D102  its name in torch
+        rows_BTD = super().forward(input)
+        full, _ = self._source
+        return full.quantised(rows_BTD) if isinstance(full, QuantisedEmbedding) else rows_BTD
 
     @torch.no_grad()
     def whole(self) -> nn.Embedding:

@@ -92,12 +92,19 @@ def model_card(
             "example": example,
             "architecture": metrics["architecture_label"],
             "workload": metrics["workload_label"],
-            "initialisation": metrics["initialisation"]["kind"],
+            "initialisation": _first_weights(metrics["initialisation"]),
             "teacher": teacher,
             "task": task,
             "in_8_bits": _in_8_bits(metrics),
         }
     )
+
+
+def _first_weights(described: Mapping[str, Any]) -> str:
+    """Tells where they came from, of an extract also how its neurons were chosen."""
+    rules = {"importance": "the most important neurons", "random": "neurons drawn by chance"}
+    kind: str = described["kind"]
+    return f"{rules[described['indices']]} of the teacher" if "indices" in described else kind
 
 
 def _other_scores(metrics: Mapping[str, Any]) -> str:
@@ -145,7 +152,7 @@ tags: [knowledge-distillation, neural-architecture-search, stillhouse]
 
 # {architecture_label}
 
-A task-agnostic student of `{teacher}`: a subnet of a supernet, distilled on `{corpus}` with
+A task-agnostic student of `{teacher}`: {how}, distilled on `{corpus}` with
 stillhouse. It has no head yet; fine-tune it on a task.
 
 | measure | student | teacher |
@@ -154,7 +161,8 @@ stillhouse. It has no head yet; fine-tune it on a task.
 | FLOPs, share of the teacher's | {flops_fraction:.3f} | 1 |
 | latency (median) | {latency_ms:.3f} ms | {teacher_latency_ms:.3f} ms |
 
-Latency on {device}: {workload_label}. Relation loss on held-out text: {relation_loss:.4f}.
+Latency on {device}: {workload_label}.
+{learnt}
 
 ```python
 from transformers import AutoModelForSequenceClassification
@@ -167,7 +175,7 @@ The teacher's licence and the licence of the text apply.
 
 
 def encoder_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str, has_code: bool) -> str:
-    """Writes the card of a student without a task from its measures.
+    """Writes the card of a subnet, a student without a task, from its measures.
 
     Args:
         metrics: Content of the student's `metrics.json`.
@@ -175,8 +183,49 @@ def encoder_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str, has_c
         corpus: Name of the text.
         has_code: Whether the checkpoint brings its own code.
     """
-    trust = _trust(has_code=has_code)
-    return ENCODER_CARD.format(**{**metrics, "teacher": teacher, "corpus": corpus, "trust": trust})
+    given = {
+        "how": "a subnet of a supernet",
+        "learnt": f"Relation loss on held-out text: {metrics['relation_loss']:.4f}.",
+        "teacher": teacher,
+        "corpus": corpus,
+        "trust": _trust(has_code=has_code),
+    }
+    return ENCODER_CARD.format(**{**metrics, **given})
+
+
+_BEGINNINGS = {
+    "slices": "slices of the teacher",
+    "extract": "neurons extracted from the teacher",
+    "scratch": "scratch",
+}
+
+
+def general_card(metrics: Mapping[str, Any], *, teacher: str, corpus: str, has_code: bool) -> str:
+    """Writes the card of a student that was given beforehand and has no task.
+
+    Args:
+        metrics: Content of the student's `metrics.json`.
+        teacher: Name of the teacher.
+        corpus: Name of the text.
+        has_code: Whether the checkpoint brings its own code.
+    """
+    before, after = metrics["held_out_losses_before"], metrics["held_out_losses"]
+    told = (f"{name} {before[name]:.4f} to {after[name]:.4f}" for name in after)
+    given = {
+        "how": f"a given shape, begun from {_BEGINNINGS[metrics['initialisation']['kind']]}",
+        "learnt": f"Losses on held-out text, before the distillation and after it: "
+        f"{', '.join(told)}.\nTeacher layers by student layer, counted from 1 (0 is none): "
+        f"{_told_map(metrics)}.",
+        "teacher": teacher,
+        "corpus": corpus,
+        "trust": _trust(has_code=has_code),
+    }
+    return ENCODER_CARD.format(**{**metrics, **given})
+
+
+def _told_map(metrics: Mapping[str, Any]) -> str:
+    layer_map = metrics["layer_map"]
+    return layer_map if isinstance(layer_map, str) else ", ".join(map(str, layer_map))
 
 
 def _trust(*, has_code: bool) -> str:
@@ -252,7 +301,7 @@ batch and length, at most {max_length} tokens), exported with stillhouse.
 | --- | --- | --- |{score_rule}
 {rows}
 
-Checked on {texts} {unit} of {checked}.{agreement}{calibration}
+Checked on {texts} {unit} of {checked}.{agreement}{calibration}{trained}
 
 ```sh
 pip install onnxruntime tokenizers numpy
@@ -282,6 +331,7 @@ def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
     """
     source, names = told["source"], list(next(iter(told["scores"].values()), {}))
     agreement, calibrated = told["int8_agreement_fraction"], told["calibrated_on"]
+    trained_bits = told.get("trained_weight_bits")
     licence = source["licence"]
     return ONNX_CARD.format(
         title=metrics.get("architecture_label", source["name"]),
@@ -302,12 +352,26 @@ def onnx_card(told: Mapping[str, Any], *, metrics: Mapping[str, Any]) -> str:
         checked=told["checked_on"]["name"],
         agreement=""
         if agreement is None
-        else f" Of the answers in {told['precision']}, {agreement:.2%} are those in float32.",
+        else f" Of the answers in {told['precision']}, {agreement:.2%} are those "
+        f"{'in float32' if trained_bits is None else 'in PyTorch'}.",
         calibration=""
         if calibrated is None
         else f" Scales fixed on {calibrated['texts']} "
         f"{_UNITS_OF_HEADS.get(told['head'], 'texts')} of {calibrated['name']}.",
+        trained=_of_training(trained_bits),
         provenance=_provenance(source),
+    )
+
+
+def _of_training(bits: int | None) -> str:
+    """Tells of a model that was trained in few bits what its file is."""
+    if bits is None:
+        return ""
+    few = "" if bits == 8 else f" ({bits} bits of which say all)"  # noqa: PLR2004  all of a byte
+    return (
+        f"\n\nWeights were trained in {bits} bits and activations in 8, and are so in the file, in "
+        f"the ranges\nof the training: weights as whole numbers of 8 bits{few}, products of whole "
+        "numbers."
     )
 
 

@@ -57,7 +57,8 @@ class Comparison:
     Attributes:
         differences: Largest difference from the model by file and output.
         shares: The same as a share of the output's largest magnitude, or of 1 where that is less.
-        agreeing: Answers of the file in 8 bits that are those of the file in float32.
+        agreeing: Answers of the file in 8 bits that are those of the file in float32, or of the
+            model where there is none.
         answers: Their number.
         tables: Logits of a model for a task, by model or file.
     """
@@ -75,12 +76,14 @@ def compare(exported: HeadedModel, graphs: Mapping[str, Graph], check: Check) ->
 
     Args:
         exported: The model, on the processor.
-        graphs: Files by name, that in float32 first, perhaps one in 8 bits after it.
+        graphs: Files by name, that in float32 first, perhaps one in 8 bits after it; of a quantised
+            model one in 8 bits alone.
         check: Text to run them on.
     """
     encoded = check.encoded
     sessions = {name: open_session(graph.path) for name, graph in graphs.items()}
-    outputs = graphs[FLOAT32].outputs
+    first = next(iter(graphs.values()))
+    outputs = first.outputs
     found = Comparison(
         differences={name: dict.fromkeys(outputs, 0.0) for name in graphs},
         shares={name: dict.fromkeys(outputs, 0.0) for name in graphs},
@@ -91,7 +94,7 @@ def compare(exported: HeadedModel, graphs: Mapping[str, Graph], check: Check) ->
         batch = collate(encoded, indices)
         if len(indices) == 1:  # alone, without padding
             batch = collate(encoded.select(indices), [0])
-        inputs = {name: getattr(batch, name) for name in graphs[FLOAT32].inputs}
+        inputs = {name: getattr(batch, name) for name in first.inputs}
         kept_BT = batch.attention_mask.numpy().astype(bool)
         told = exported.model(**inputs)
         gave = {PYTORCH: {name: told[name].numpy() for name in outputs}}
@@ -168,10 +171,11 @@ def _note_differences(
 
 
 def _note_agreement(found: Comparison, answers: Mapping[str, NDArray[Any]]) -> None:
-    """Counts answers in 8 bits that are those in float32, where there is such a file."""
+    """Counts answers in 8 bits that are those before, where there is such a file."""
     last = list(found.differences)[-1]
     if last != FLOAT32 and last in answers:
-        found.agreeing += int((answers[FLOAT32] == answers[last]).sum())
+        before = FLOAT32 if FLOAT32 in answers else PYTORCH
+        found.agreeing += int((answers[before] == answers[last]).sum())
         found.answers += answers[last].size
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+ALL_BITS = 8
+"""Of weights whose products may be too large for what adds them."""
 _BEGIN = '''"""{does}: python infer.py {arguments}."""
 import json
 import sys
@@ -26,12 +28,16 @@ inputs = {{
     name: np.array([getattr(one, parts[name]) for one in tokens], dtype=np.int64)
     for name in export["inputs"]
 }}
-session = onnxruntime.InferenceSession(
-    folder / "model.onnx", providers=["CPUExecutionProvider"]
+{options}session = onnxruntime.InferenceSession(
+    folder / "model.onnx", {given}providers=["CPUExecutionProvider"]
 )
 [{names}] = session.run([{outputs}], inputs)
 '''
 
+_EXACT = """options = onnxruntime.SessionOptions()
+# Without this, sums saturate on x86 processors that lack VNNI; on all others leave it out.
+options.add_session_config_entry("session.x64quantprecision", "1")
+"""
 _TEXTS = """pairs = [tuple(text.split(" ||| ", 1)) if " ||| " in text else text for text in texts]
 tokens = tokenizer.encode_batch(pairs)"""
 _SENTENCES = """sentences = [text.split() for text in texts]
@@ -118,7 +124,10 @@ def infer_example(told: Mapping[str, Any]) -> str:
     part = told["problem_type"] if head == "classifier" else head
     does, rest = _PARTS.get(part, _PARTS["classifier"])
     names = _OUTPUTS.get(head, ("logits",))
+    is_exact = told.get("trained_weight_bits") == ALL_BITS
     begin = _BEGIN.format(
+        options=_EXACT if is_exact else "",
+        given="options, " if is_exact else "",
         does=does,
         arguments=example_arguments(head),
         tokens=_TOKENS.get(head, _TEXTS),

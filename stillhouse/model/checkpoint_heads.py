@@ -14,6 +14,7 @@ import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
 from stillhouse.model.heads import auto_class_of, head_named
+from stillhouse.model.lsq import load_quantised, told_bits
 from stillhouse.model.teachers import load_model, load_tokenizer
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class HeadedModel:
 
     Attributes:
         name: Hub id or folder.
-        model: The network in float32, in evaluation mode; every output of it is of trained weights.
+        model: The network in float32, or quantised as it was trained, in evaluation mode; every
+            output of it is of trained weights.
         tokenizer: The tokeniser of its inputs.
         head: What its outputs are.
     """
@@ -69,7 +71,10 @@ def load_headed(name: str) -> HeadedModel:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
     anatomy_of(config)
     head = _head_of(config, name)
-    model = _classifier(name) if head == "classifier" else _other(name, head)
+    if told_bits(config) is not None:
+        model = load_quantised(name)
+    else:
+        model = _classifier(name) if head == "classifier" else _other(name, head)
     return HeadedModel(name=name, model=model, tokenizer=load_tokenizer(name), head=head)
 
 

@@ -6,6 +6,7 @@ The packages onnx, onnxscript and onnxruntime are an extra, so they load at firs
 from __future__ import annotations
 
 import logging
+import platform
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ MOST_BYTES = 2**31
 AXES = {0: "batch", 1: "sequence"}
 SAMPLE_SHAPE = (2, 6)
 """Of a traced input; an axis of one would be fixed in the file."""
+EXACT_SUMS = "stillhouse.exact_sums"
+"""Note in a file whose weights use all of their 8 bits."""
 WEIGHT_PLACES = {"Gather": 0, "MatMul": 1, "Gemm": 1}
 """Operations that have weights in 8 bits, and which of their inputs these are."""
 
@@ -234,6 +237,9 @@ def open_session(
 ) -> InferenceSession:
     """Opens an ONNX file to run it on the processor, or on what another provider names.
 
+    Where the file notes that its weights use all of 8 bits, and sums of their products would
+    saturate on this machine, slower products that are exact are taken.
+
     Args:
         path: The file.
         threads: Of one operation; 0 takes as many as there are cores.
@@ -249,11 +255,27 @@ def open_session(
     options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(path, sess_options=options, providers=[provider])
+        if EXACT_SUMS in session.get_modelmeta().custom_metadata_map and sums_saturate():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            session = onnxruntime.InferenceSession(path, sess_options=options, providers=[provider])
     except Exception as error:  # the runtime's errors share no base class of theirs
         raise ExportError(f"ONNX Runtime cannot read {path}: {error}") from error
     if provider not in session.get_providers():  # it takes the processor without a word
         raise ExportError(f"ONNX Runtime could not start its {provider}; its log says why")
     return session
+
+
+def sums_saturate(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tells whether sums of 8-bit products may saturate: on x86 processors without VNNI.
+
+    The option of ONNX Runtime against it slows those with VNNI down too, so it is not always set.
+
+    Args:
+        cpuinfo: Linux's list of what processors can; without one, they are taken to lack VNNI.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return not (cpuinfo.exists() and "vnni" in cpuinfo.read_text(encoding="utf-8"))
 
 
 def _fold_transposes(model: ModelProto) -> None:

@@ -17,6 +17,7 @@ from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of, head_paths
 from stillhouse.model.anatomy import label_names as names_of
 from stillhouse.model.heads import auto_class_of, head_for, head_named, head_of
+from stillhouse.model.lsq import load_quantised, told_bits
 from stillhouse.model.students import build_student
 
 if TYPE_CHECKING:
@@ -82,14 +83,18 @@ def load_model(
         trust_remote_code: Whether code that lies in the checkpoint may run.
 
     Returns:
-        The model in float32, and whether the checkpoint brought its head.
+        The model in float32, or quantised as it was trained, and whether the checkpoint brought its
+        head.
 
     Raises:
-        TeacherError: If nothing can be loaded from `name`, or its family is not supported.
+        TeacherError: If nothing can be loaded from `name`, its family is not supported, or a
+            training is to start from a quantised one.
     """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         anatomy_of(config)
+        if told_bits(config) is not None:
+            return _load_in_few_bits(name, kind, is_start=labels is not None)
         fits = labels is None or config.num_labels == labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -109,6 +114,17 @@ def load_model(
         return model.eval(), False
     has_head = fits and not any(key.startswith(head_paths(config, kind)) for key in fresh)
     return model.eval(), has_head
+
+
+def _load_in_few_bits(name: str, kind: TaskKind, *, is_start: bool) -> tuple[PreTrainedModel, bool]:
+    """Loads a quantised model as it is; to start a training from it is refused."""
+    if is_start:
+        raise TeacherError(
+            f"{name!r} is quantised and trained to the end: start from the model in full "
+            "precision that it was made of"
+        )
+    model = load_quantised(name)
+    return model, head_of(model) == head_for(kind)
 
 
 def _has_other_head(config: PreTrainedConfig, kind: TaskKind) -> bool:

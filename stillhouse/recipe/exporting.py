@@ -19,7 +19,7 @@ from stillhouse.data.question_windows import USUAL_STRIDE
 from stillhouse.data.table import load_unlabelled
 from stillhouse.data.tagging import to_dataset
 from stillhouse.data.task import Task
-from stillhouse.errors import DataError
+from stillhouse.errors import DataError, ExportError
 from stillhouse.evaluate.answering import answers
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, known_max_length, read_metrics
@@ -28,6 +28,7 @@ from stillhouse.export.onnx_folder import Calibration, Provenance, write_onnx_fo
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.checkpoint_heads import OF_TASKS, load_headed
 from stillhouse.model.heads import head_for
+from stillhouse.model.lsq import is_quantised
 from stillhouse.model.onnx_graph import require_onnx
 from stillhouse.model.teachers import label_order_by_name
 from stillhouse.recipe.scoring import own_gold
@@ -48,6 +49,8 @@ EMBEDDED_TEXTS = 24
 MOST_CALIBRATING = 256
 """Examples that scales are fixed on."""
 FEWEST_CALIBRATING = 16
+QUANTISED = "quantised"
+"""Folder of a student's form in few bits, in its own."""
 PAIR_SEPARATOR = " ||| "
 """Parts a question from its passage in a text, as in the example of an exported folder."""
 
@@ -77,7 +80,7 @@ def export_onnx_checkpoint(
     name: str,
     folder: Path | None,
     *,
-    precision: GraphPrecision,
+    precision: GraphPrecision | None,
     check: CheckText,
     max_length: int,
     stride: int = USUAL_STRIDE,
@@ -89,8 +92,9 @@ def export_onnx_checkpoint(
             questions, of a model of masked words or of a bare encoder.
         folder: Where it ends; `None` takes `onnx`, `onnx-int8` or `onnx-int8-static` in the
             checkpoint's folder, or in `runs/exports/NAME` for a hub id.
-        precision: Of the file. The scales of `int8-static` are fixed on other texts than those of
-            the check: on training texts of the task, or on the last of a file or of given texts.
+        precision: Of the file; `None` takes float32, or the 8 bits of a quantised checkpoint, which
+            has no other. The scales of `int8-static` are fixed on other texts than those of the
+            check: on training texts of the task, or on the last of a file or of given texts.
         check: A task, whose dev set scores the model as well; a text file, one text a line; texts;
             or `None`, which takes some of the embedded task. A tagger takes them apart at spaces; a
             reader reads `QUESTION ||| PASSAGE`, or a text without ` ||| ` as both.
@@ -99,17 +103,19 @@ def export_onnx_checkpoint(
         stride: Tokens that two windows of a long passage share.
 
     Raises:
-        ExportError: As `write_onnx_folder`, or if a package is missing.
+        ExportError: As `write_onnx_folder`, if a package is missing, or a quantised checkpoint is
+            wanted in another precision than its own.
         TeacherError: If the checkpoint cannot be loaded.
         DataError: If the check's texts cannot be read, are too few to fix scales on as well, or
             its labels are not the model's.
     """
     require_onnx()
     exported = load_headed(name)
+    written_in = _precision(exported, precision)
     longest = min(known_max_length(name, max_length), usable_positions(exported.model.config))
     if isinstance(check, Task):
         _check_task(exported, check)
-    texts, others = _texts_of(check, exported.head, is_static=precision == "int8-static")
+    texts, others = _texts_of(check, exported.head, is_static=written_in == "int8-static")
 
     def encoded(dataset: Dataset) -> EncodedSet:
         return encode(dataset, exported.tokenizer, max_length=longest, stride=stride)
@@ -118,16 +124,29 @@ def export_onnx_checkpoint(
     calibration = None
     if others is not None:
         calibration = Calibration(name=others.name, encoded=encoded(others.dataset))
-    path = folder or _usual_folder(name, precision)
+    path = folder or _usual_folder(name, written_in)
     told = write_onnx_folder(
         path,
         exported,
-        precision=precision,
+        precision=written_in,
         check=checked,
         provenance=_provenance(name),
         calibration=calibration,
     )
     return OnnxExport(path=path, told=told)
+
+
+def _precision(exported: HeadedModel, wanted: GraphPrecision | None) -> GraphPrecision:
+    """Tells the precision of the file."""
+    if not is_quantised(exported.model):
+        return wanted or "float32"
+    if wanted in (None, "int8"):
+        return "int8"
+    raise ExportError(
+        f"{exported.name} was trained in few bits and is exported in int8, with the ranges of its "
+        f"training, not in {wanted}: leave the precision out, or export the model that it was made "
+        "of"
+    )
 
 
 def _usual_folder(name: str, precision: GraphPrecision) -> Path:
@@ -304,7 +323,9 @@ def _provenance(name: str) -> Provenance:
 
 
 def _teacher_of(folder: Path) -> str | None:
-    """Reads the teacher of a student in a run directory, `RUN/students/N`."""
+    """Reads the teacher of a student in a run directory, `RUN/students/N`, or quantised in it."""
+    if folder.name == QUANTISED:
+        folder = folder.parent
     file = folder.parent.parent / "settings.yaml"
     if not folder.name.isdecimal() or not file.exists():
         return None

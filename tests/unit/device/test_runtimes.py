@@ -13,9 +13,11 @@ from stillhouse.device.runtimes import (
     make_runtime,
     why_unusable,
     workload_inputs,
+    write_onnx,
 )
 from stillhouse.errors import DeviceError
-from stillhouse.model.onnx_graph import float_weights
+from stillhouse.model.lsq import quantise_model
+from stillhouse.model.onnx_graph import Graph, float_weights
 
 ON_PROCESSOR = [name for name, kind in MEASURED.items() if not kind.is_cuda]
 
@@ -53,6 +55,27 @@ def test_a_file_in_eight_bits_is_smaller_and_holds_no_float_weights(make_bert, s
         sizes[precision] = loaded.file_mb
         assert bool(float_weights(loaded.file)) == (precision == "float32")
     assert max(sizes["int8"], sizes["int8-static"]) < 0.7 * sizes["float32"]
+
+
+def test_a_model_trained_in_few_bits_is_run_in_eight_bits_alone(make_bert, shape, monkeypatch):
+    """However its scales were fixed: they are those of its training."""
+    written = []
+
+    def write(model, path, *, inputs):
+        written.append((model, inputs))
+        path.write_bytes(b"")
+        return Graph(path=path, inputs=inputs, outputs=("logits",), opset=20, size_mb=0.0)
+
+    monkeypatch.setattr(runtimes, "write_trained_graph", write)
+    model = make_bert(shape())
+    quantise_model(model, weight_bits=2)
+    workload = Workload(length=8, threads=1)
+    for precision in ("int8", "int8-static"):
+        _, file = write_onnx(model, workload, precision)
+        assert file.name == "int8.onnx"
+    assert written == [(model, ("input_ids", "attention_mask"))] * 2
+    with pytest.raises(DeviceError, match=r"no ONNX file of float32: measure it in int8"):
+        OnnxRuntime().load(model, workload)
 
 
 def test_the_file_goes_with_what_was_loaded(make_bert, shape):

@@ -28,6 +28,16 @@ def test_the_card_tells_every_figure(card, text):
     assert text in card
 
 
+@pytest.mark.parametrize(
+    ("indices", "told"),
+    [("importance", "the most important neurons"), ("random", "neurons drawn by chance")],
+)
+def test_the_card_tells_how_neurons_were_chosen(metrics, indices, told):
+    start = {"kind": "extract", "layers": [0, 5], "indices": indices}
+    card = model_card({**metrics, "initialisation": start}, teacher="t", task="t")
+    assert f"First weights: {told} of the teacher." in card
+
+
 def test_the_card_says_what_was_scored_in_8_bits(card, metrics):
     assert "student in" not in card
     card = model_card({**metrics, "served_precision": "int8"}, teacher="t", task="t")
@@ -129,3 +139,8 @@ def test_the_card_of_a_file_speaks_of_what_its_model_reads(head, unit, told):
     assert "python infer.py 'b'" in card
     assert told in card
     assert ("no_answer_threshold" in card) is (head == "reader")
+    assert "trained in" not in card
+    trained = onnx_card({**export, "trained_weight_bits": 2}, metrics={})
+    assert "98.70% are those in PyTorch." in trained
+    assert "trained in 2 bits" in trained
+    assert "whole numbers of 8 bits (2 bits of which say all)" in trained

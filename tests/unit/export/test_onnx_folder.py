@@ -17,6 +17,7 @@ from stillhouse.export import onnx_folder
 from stillhouse.export.comparison import Check
 from stillhouse.export.onnx_folder import Calibration, Provenance, write_onnx_folder
 from stillhouse.model.checkpoint_heads import HeadedModel
+from stillhouse.model.lsq import activation_clips, quantise_model, weight_clips
 from stillhouse.model.onnx_graph import float_weights, read_graph
 
 TEXTS = ["a b", "c", "d a b c"]
@@ -63,6 +64,7 @@ def exporter(monkeypatch):
             return read_graph(path)
 
         monkeypatch.setattr(onnx_folder, "write_graph", write)
+        monkeypatch.setattr(onnx_folder, "write_trained_graph", write)
 
     return use
 
@@ -140,6 +142,35 @@ def test_the_limit_is_a_share_of_the_largest_output(exported, check, exporter, t
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card.split("---\n")[1]
     assert told["source"]["weights_sha256"] in card
+
+
+def test_the_file_of_a_quantised_model_may_differ_by_some_steps(
+    exported, check, exporter, tmp_path
+):
+    head = exported.model.classifier
+    head.weight.data.zero_()
+    head.bias.data.copy_(head.bias.new_tensor([10.0, 0.0, -7.0]))
+    quantise_model(exported.model, weight_bits=4)
+    for clip in (
+        *weight_clips(exported.model).values(),
+        *activation_clips(exported.model).values(),
+    ):
+        clip.data.fill_(1.0)
+
+    def write(folder):
+        return write_onnx_folder(
+            folder, exported, precision="int8", check=check, provenance=Provenance()
+        )
+
+    exporter((9.0, 0.0, -7.0))
+    told = write(tmp_path / "out")
+    assert told["precision"] == "int8"
+    assert told["trained_weight_bits"] == 4
+    assert told["differences"] == {"onnx int8": {"logits": pytest.approx(1.0)}}
+    assert told["int8_agreement_fraction"] == 1.0
+    exporter((0.0, 7.0, -7.0))
+    with pytest.raises(ExportError, match=r"differ by 10 .* 1 of their size, where at most 0\.25"):
+        write(tmp_path / "out")
 
 
 def test_a_folder_of_something_else_is_not_replaced(exported, check, tmp_path):

@@ -11,10 +11,11 @@ from transformers import AutoModel, BertModel
 
 from stillhouse.data.examples import Examples
 from stillhouse.data.task import task_from_dataset
-from stillhouse.errors import DataError, TeacherError
+from stillhouse.errors import DataError, ExportError, TeacherError
 from stillhouse.evaluate.spans import MOST_TOKENS
 from stillhouse.export.onnx_folder import LONGEST_ANSWER
 from stillhouse.model.heads import auto_class_of
+from stillhouse.model.lsq import quantise_model
 from stillhouse.recipe import exporting
 from stillhouse.recipe.exporting import export_onnx_checkpoint
 
@@ -65,6 +66,36 @@ def test_a_checkpoints_own_licence_comes_first(student, asked):
     export(student, precision="int8")
     assert asked["provenance"].licence == "mit"
     assert asked["folder"] == student / "onnx-int8"
+
+
+@pytest.fixture
+def quantised(student, weather_teacher, weather_tokenizer):
+    """The student's form in few bits; its ranges are not set."""
+    quantise_model(weather_teacher, weight_bits=4)
+    weather_teacher.save_pretrained(student / "quantised")
+    weather_tokenizer.save_pretrained(student / "quantised")
+    return student / "quantised"
+
+
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_a_quantised_student_is_exported_in_8_bits(quantised, asked, precision):
+    export(quantised, precision=precision)
+    assert asked["precision"] == "int8"
+    assert asked["folder"] == quantised / "onnx-int8"
+    assert asked["provenance"].teacher == str(quantised.parents[3] / "teacher")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8-static"])
+def test_a_quantised_student_is_exported_in_nothing_else(quantised, asked, precision):
+    with pytest.raises(ExportError, match=f"trained in few bits .* not in {precision}: leave"):
+        export(quantised, precision=precision)
+    assert asked == {}
+
+
+def test_without_a_precision_it_is_float32(student, asked):
+    export(student, precision=None)
+    assert asked["precision"] == "float32"
+    assert asked["folder"] == student / "onnx"
 
 
 @pytest.mark.parametrize("card", ["no head", "---\n: [\n---\n", "---\ntags: [a]\n---\n"])
