@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ STEPS_A_LOG = 20
 """Losses are read off the device, and told, once in so many steps."""
 GROUPS_A_PART = 2
 """Of the optimiser: with weight decay, and without."""
+Groups: TypeAlias = "list[dict[str, Any]]"
+"""Parameters with their weight decay, as PyTorch's optimisers take them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,12 @@ class Watch:
 UNWATCHED = Watch()
 
 
+def adamw(groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+    """Makes AdamW, in one kernel where there is one."""
+    device = next(one.device for group in groups for one in group["params"])
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=device.type in ("cpu", "cuda"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """How parameters are moved.
@@ -129,6 +137,8 @@ class Schedule:
         end_fraction: Share of the peak that the decay leads to, 0..1; at 1 there is none.
         weight_decay: On weight matrices; biases, norms and embeddings have none.
         clip_norm: Largest norm of the gradient.
+        rate: Tells the learning rate of a 0-based step, where it is no such straight line.
+        optimizer: Makes what moves the parameters.
     """
 
     steps: int
@@ -137,6 +147,8 @@ class Schedule:
     end_fraction: float = 0.0
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    rate: Callable[[int], float] | None = None
+    optimizer: Callable[[Groups, float], torch.optim.Optimizer] = adamw
 
     def __post_init__(self) -> None:
         """Refuses values that cannot train."""
@@ -148,6 +160,8 @@ class Schedule:
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of 0-based `step`."""
+        if self.rate is not None:
+            return self.rate(step)
         warmup = round(self.steps * self.warmup_fraction)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -162,10 +176,12 @@ class Part:
     Attributes:
         parameters: Those of the part, in no other one.
         multiplier: Tells what the schedule's rate is multiplied by at a 0-based step, >= 0.
+        weight_decay: On all of them, >= 0; `None` for the schedule's on weight matrices alone.
     """
 
     parameters: Sequence[nn.Parameter]
     multiplier: Callable[[int], float]
+    weight_decay: float | None = None
 
 
 def run_steps(
@@ -225,7 +241,8 @@ class _Run:
         self._modules, self._schedule = modules, schedule
         self._watch, self._is_writer = watch, is_writer
         self._parameters = [parameter for part in parts for parameter in part.parameters]
-        self._optimizer = adamw(modules, parts, schedule)
+        groups = parameter_groups(modules, parts, schedule)
+        self._optimizer = schedule.optimizer(groups, schedule.learning_rate)
         self._multipliers = [part.multiplier for part in parts for _ in range(GROUPS_A_PART)]
         self._best = BestWeights()
         self._saved_s = time.monotonic()
@@ -303,19 +320,24 @@ class _Run:
         self._watch.on_step(Progress(step=step + 1, steps=self._schedule.steps, losses=told))
 
 
-def adamw(modules: nn.Module, parts: Sequence[Part], schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with no decay on biases, norms and embeddings (the last: see vocabulary.py)."""
+def parameter_groups(modules: nn.Module, parts: Sequence[Part], schedule: Schedule) -> Groups:
+    """Parts parameters: no decay on biases, norms and embeddings (the last: see vocabulary.py).
+
+    A part with a decay of its own has it on all its parameters.
+    """
     tables = {id(m.weight) for m in modules.modules() if isinstance(m, nn.Embedding)}
-    groups = []
+    groups: Groups = []
     for part in parts:
         decayed: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
         for parameter in part.parameters:
             is_matrix = parameter.ndim > 1 and id(parameter) not in tables
             (decayed if is_matrix else plain).append(parameter)
+        of_matrices, of_others = schedule.weight_decay, 0.0
+        if part.weight_decay is not None:
+            of_matrices = of_others = part.weight_decay
         groups += [
-            {"params": decayed, "weight_decay": schedule.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": of_matrices},
+            {"params": plain, "weight_decay": of_others},
         ]
-    fused = parts[0].parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=fused)
+    return groups
