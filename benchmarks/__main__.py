@@ -11,6 +11,8 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   supernet_cost   a step of a supernet against the same four subnets trained as plain models
   table_selection the 100 best of 10⁸ combinations under twenty limits, against all added up
   operation_sum   latency of chains as the sum of their operations, beside FLOPs and measurement
+  extract         ETD: chosen neurons as first weights against slices and scratch, on text
+  layer_map       all maps of 6 teacher layers to 3: evolution against chance, found against rules
   nas_bert        block losses as a judge, selected against random chains, without shrinking
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students
   autodistill     flash scores as a judge, found against hand-crafted MobileBERTs
@@ -20,7 +22,9 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   int8_student    a search for students served in int8; teacher to student in one line
   squad           teacher and found student on SQuAD v1.1's official dev set, beside torchmetrics
   tagging         teacher and found student on CoNLL-2000 chunks and EWT parts of speech
+  cross_view      BiLSTM taggers with and without text without tags beside an encoder, CoNLL-2000
   loyalty         label and probability loyalty of distilled and of fine-tuned students, SST-2
+  kdlsq           a model trained in 8, 4 and 2 bits against quantised alone, sizes, SST-2
   attack          TextFooler on teacher and students, SST-2; many texts at once against one by one
   repeatability   the same architectures timed in two processes an hour apart
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stillhouse.data.task import Task, load_task, task_from_dataset
     from stillhouse.device.latency import Latency, Workload
     from stillhouse.errors import StillhouseError
+    from stillhouse.export.word_tagger import load_word_tagger
     from stillhouse.recipe.exporting import OnnxExport
     from stillhouse.recipe.measuring import MeasureSettings
     from stillhouse.search.optuna_strategy import OptunaStrategy
@@ -58,6 +59,7 @@ __all__ = [
     "export_onnx",
     "finetune",
     "load_task",
+    "load_word_tagger",
     "measure",
     "pareto_front",
     "search",
@@ -85,6 +87,7 @@ _HOMES = {
     "export_onnx": "api",
     "finetune": "api",
     "load_task": "data.task",
+    "load_word_tagger": "export.word_tagger",
     "measure": "api",
     "pareto_front": "search.pareto",
     "search": "api",

@@ -25,6 +25,7 @@ from stillhouse.data.task import (
 from stillhouse.data.task_names import is_plain_text
 from stillhouse.errors import RunError, SettingsError
 from stillhouse.export.checkpoint import read_metrics
+from stillhouse.export.word_tagger import refuse_word_tagger
 from stillhouse.model.onnx_graph import PRECISIONS, GraphPrecision
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe import autodistil, autodistill, nas_bert
@@ -32,23 +33,26 @@ from stillhouse.recipe.attack_report import AttackReport
 from stillhouse.recipe.attacking import AttackJob, attack_checkpoints
 from stillhouse.recipe.chain_blocks import BLOCKS_FILE
 from stillhouse.recipe.chain_selection import SELECTED_FILE, read_selected
+from stillhouse.recipe.cross_view import train_word_tagger
 from stillhouse.recipe.evaluation import Evaluation, evaluate_checkpoint
 from stillhouse.recipe.exporting import OnnxExport, export_onnx_checkpoint
 from stillhouse.recipe.finetune import finetune_checkpoint
+from stillhouse.recipe.general_student import distil_generally
+from stillhouse.recipe.layer_map_search import check_map_search, is_map_of_text
 from stillhouse.recipe.measuring import Measurements, MeasureSettings, measure_checkpoint
 from stillhouse.recipe.open_workbench import (
     load_workbench,
-    open_workbench,
     prepare_workbench,
 )
 from stillhouse.recipe.plan import Plan, make_plan
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, pretrain_selected
 from stillhouse.recipe.profiling import ProfileJob, profile_space
-from stillhouse.recipe.single import distil_student
+from stillhouse.recipe.quantising import quantise_checkpoint
+from stillhouse.recipe.single import check_student_map, distil_student
 from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
 from stillhouse.run.directory import RunDirectory, open_run
-from stillhouse.run.progress import LoggingNarrator, Narrator
+from stillhouse.run.progress import LoggingNarrator, Narrator, kept_in
 from stillhouse.run.settings import (
     RunSettings,
     apply_overrides,
@@ -92,6 +96,8 @@ _IDLE_WITHOUT_TRIALS = (
     "search.ask",
     "search.objectives",
     "transfer.rungs",
+    "distill.initialisation",
+    "quantise.weight_bits",
     "compare",
 )
 _IDLE_ON_TASKS = ("transfer.rungs", "transfer.reduction")
@@ -107,6 +113,47 @@ _IDLE_ON_TEXT = (
     "space.size_fraction",
     "space.size_count",
     "pretrain.start",
+    "distill.initialisation",
+    "quantise.weight_bits",
+)
+_IDLE_WITHOUT_TASK = (
+    "task.name",
+    "task.text",
+    "task.label",
+    "task.dev",
+    "task.metric",
+    "task.unlabelled",
+    "teacher.finetune",
+    "teacher.epochs",
+    "teacher.learning_rates",
+    "search.strategy",
+    "search.candidates",
+    "search.seconds",
+    "search.proxy_examples",
+    "search.epochs",
+    "final.students",
+    "final.controls",
+    "final.noise_candidates",
+    "distill.temperature",
+    "quantise.weight_bits",
+    "compare",
+)
+_IDLE_WITHOUT_PROXY_TASKS = (
+    "corpus.name",
+    "layer_map.sequences",
+    "layer_map.epochs",
+    "layer_map.tasks",
+    "layer_map.directory",
+    "layer_map.task_examples",
+    "layer_map.task_validation",
+    "layer_map.task_epochs",
+    "layer_map.task_learning_rate",
+    "layer_map.task_batch_size",
+    "layer_map.task_max_length",
+    "search.strategy",
+    "search.candidates",
+    "search.seconds",
+    "compare",
 )
 """Settings that a recipe does not read, of those that a user may expect it to."""
 
@@ -202,6 +249,13 @@ def run_search_job(
     if settings.recipe in _SUPERNET_JOBS:
         return _run_supernet_job(settings, path, narrator)
     _refuse_workers(settings.recipe)
+    if settings.recipe == "general":
+        raise SettingsError(
+            "general is no search: it distils the one student that is given, on plain text, with "
+            "`stillhouse distill --corpus TEXT --student layers=3,hidden_size=384`"
+        )
+    if settings.recipe == "layer-map":
+        return _run_map_job(settings, path, narrator, given)
     if settings.recipe == "autodistill":
         return _run_mobile_job(settings, path, narrator)
     _refuse_idle_settings(
@@ -210,6 +264,7 @@ def run_search_job(
         "it judges a candidate by one training; halving over flash budgets is autodistill's",
     )
     with open_run(path, settings) as run:
+        narrator = kept_in(run.path, narrator)
         if not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
             plan = plan_search(bench)
@@ -239,6 +294,7 @@ def _run_supernet_job(settings: RunSettings, path: Path, narrator: Narrator) -> 
         job.work(settings, run, LoggingNarrator(), accelerator)
         return _family_result(run, [])
     with open_run(path, settings, asks=job.asks) as run:
+        narrator = kept_in(run.path, narrator)
         chosen = job.work(settings, run, narrator, accelerator)
         _close_work(run)
         students = [Student(path=one, metrics=job.read(one)) for one in chosen]
@@ -268,11 +324,36 @@ def _run_mobile_job(settings: RunSettings, path: Path, narrator: Narrator) -> Se
             "here quality and latency are two objectives. Take gp, tpe, nsga2 or random"
         )
     with open_run(path, settings) as run:
+        narrator = kept_in(run.path, narrator)
         if not run.is_complete:
             accelerator = Accelerator(cpu=not torch.cuda.is_available())
             autodistill.search_mobilebert(settings, run, narrator, accelerator)
         _close(run)
         return _result(run)
+
+
+def _run_map_job(
+    settings: RunSettings, path: Path, narrator: Narrator, given: Given
+) -> SearchResult:
+    """Searches the layer map of the given student, and distils it by the best.
+
+    Raises:
+        SettingsError: If the map is given, or something is set that has no effect there.
+    """
+    if settings.distill.layer_map != "search":
+        raise SettingsError(
+            "layer-map searches the map: leave distill.layer_map out. With one that is known, use "
+            "`stillhouse distill`"
+        )
+    if settings.layer_map.judge == "task":
+        _refuse_idle_settings(
+            settings,
+            _IDLE_WITHOUT_PROXY_TASKS,
+            "its maps are judged on the task itself (search.proxy_examples, search.epochs); "
+            "--corpus instead of --task judges on text and proxy tasks",
+        )
+    student = run_distill_job(settings, path, narrator, given)
+    return _family_result(RunDirectory(path=path), [student])
 
 
 def run_select_job(
@@ -322,6 +403,7 @@ def run_train_job(selected: Path, overrides: Mapping[str, Any], narrator: Narrat
         student = pretrain_selected(folder, settings, run, LoggingNarrator(), accelerator)
         return Student(path=student, metrics={})
     with open_run(path, settings, asks=nas_bert.ASKS) as run:
+        narrator = kept_in(run.path, narrator)
         with run.timed("pre-training"):
             student = pretrain_selected(folder, settings, run, narrator, accelerator)
         _close_work(run)
@@ -470,16 +552,36 @@ def run_distill_job(
     narrator: Narrator,
     given: Given = Given(),
 ) -> Student:
-    """Distils the one student that the settings name; resumes what `path` holds."""
+    """Distils the one student that the settings name; resumes what `path` holds.
+
+    Under the recipes `general` and `layer-map` it learns on plain text and not on a task, unless
+    `layer_map.judge` says so, and `given` is not read.
+    """
     _refuse_workers("distill")
     if settings.student is None:
         raise SettingsError(
             "student is missing: give a shape (layers=3,hidden_size=384), a folder or a hub id"
         )
+    is_on_text = settings.recipe == "general" or is_map_of_text(settings)
+    if is_on_text:
+        _refuse_idle_settings(
+            settings,
+            _IDLE_WITHOUT_TASK,
+            "it distils the one student on plain text (corpus.name, final.epochs), without a task "
+            "or a search",
+        )
     with open_run(path, settings) as run:
-        if not run.is_complete:
-            bench = open_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
-            distil_student(bench, settings.student)
+        narrator = kept_in(run.path, narrator)
+        if is_on_text and not run.is_complete:
+            if run.is_untouched:
+                check_map_search(settings)
+            accelerator = Accelerator(cpu=not torch.cuda.is_available())
+            distil_generally(settings, run, narrator, accelerator)
+        elif not run.is_complete:
+            bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
+            if run.is_untouched:
+                check_student_map(bench, settings.student)
+            distil_student(prepare_workbench(bench), settings.student)
         _close(run)
         folder = run.student(1)
         return Student(path=folder, metrics=read_metrics(folder))
@@ -496,10 +598,43 @@ def run_finetune_job(
     if settings.finetune.model is None:
         raise SettingsError("finetune.model is missing: give a checkpoint's folder or hub id")
     with open_run(path, settings) as run:
+        narrator = kept_in(run.path, narrator)
         if not run.is_complete:
             finetune_checkpoint(settings, run, narrator, task=given.task)
         _close(run, has_report=False)
         return FinetuneResult(path=run.model, metrics=read_metrics(run.model))
+
+
+def run_cross_view_job(
+    settings: RunSettings,
+    path: Path,
+    narrator: Narrator,
+    given: Given = Given(),
+) -> Student:
+    """Trains a BiLSTM tagger of words by cross-view training; resumes what `path` holds."""
+    _refuse_workers("cross-view")
+    with open_run(path, settings) as run:
+        narrator = kept_in(run.path, narrator)
+        if not run.is_complete:
+            train_word_tagger(settings, run, narrator, task=given.task)
+        _close(run, has_report=False)
+        return Student(path=run.model, metrics=read_metrics(run.model))
+
+
+def run_quantise_job(
+    settings: RunSettings,
+    path: Path,
+    narrator: Narrator,
+    given: Given = Given(),
+) -> Student:
+    """Trains the checkpoint of `quantise.model` to have few bits; resumes what `path` holds."""
+    _refuse_workers("quantise")
+    with open_run(path, settings) as run:
+        narrator = kept_in(run.path, narrator)
+        if not run.is_complete:
+            quantise_checkpoint(settings, run, narrator, task=given.task)
+        _close(run, has_report=False)
+        return Student(path=run.model, metrics=read_metrics(run.model))
 
 
 def evaluate(
@@ -517,7 +652,12 @@ def evaluate(
         teacher: Folder or hub id of the fine-tuned model that it was distilled from; adds label
             and probability loyalty.
         base: Of the logarithm in the probability loyalty: `e` as published, or `2`.
+
+    Raises:
+        DataError: If one is a tagger of `cross-view`.
     """
+    for checkpoint in (name, *(() if teacher is None else (teacher,))):
+        refuse_word_tagger(checkpoint)
     if isinstance(task, Task):
         settings = TaskSettings(name=IN_MEMORY, max_length=usual_length(task.kind))
         loaded = task
@@ -536,7 +676,7 @@ def evaluate(
 def export_onnx(
     model: str | Path,
     *,
-    precision: GraphPrecision = "float32",
+    precision: GraphPrecision | None = None,
     check: str | Path | TaskSettings | Task | Sequence[str] | None = None,
     out: str | Path | None = None,
 ) -> OnnxExport:
@@ -547,7 +687,8 @@ def export_onnx(
             questions, of a model of masked words or of a bare encoder.
         precision: `float32`; `int8`: weights of embeddings and matrix products in 8 bits; or
             `int8-static`: the same with the scales of activations fixed beforehand, on other texts
-            than those of the check, which is what OpenVINO computes in 8 bits.
+            than those of the check, which is what OpenVINO computes in 8 bits. `None` takes
+            `float32`, or of a quantised checkpoint `int8` with the ranges of its training.
         check: What to check on: a `.txt` file with one text a line, texts, a task, its settings or
             its name, whose dev set scores the file as well. `None` takes some embedded texts.
         out: The folder; by default `onnx` (or `onnx-int8`, `onnx-int8-static`) in that of the
@@ -559,7 +700,7 @@ def export_onnx(
         DataError: If the check's texts are too few to fix scales on as well.
         SettingsError: If there is no such precision.
     """
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise SettingsError(f"precision is one of {', '.join(PRECISIONS)}, but is {precision!r}")
     checked, settings = _check_of(check)
     return export_onnx_checkpoint(
@@ -644,8 +785,8 @@ def search(  # noqa: PLR0913  the one public door; everything else is in `settin
         seconds: Time for everything, the final training included.
         candidates: Candidates to train at most.
         run: Run directory; a temporary one if not given. The same call resumes it.
-        recipe: `kd-nas`, `autodistil`, `nas-bert`, `autodistill` or `plain`; `None` leaves it to
-            `settings`, by default `plain`.
+        recipe: `kd-nas`, `autodistil`, `nas-bert`, `autodistill`, `layer-map` or `plain`; `None`
+            leaves it to `settings`, by default `plain`.
         tokenizer: Tokeniser of a teacher in memory.
         text: Text columns, one or two.
         label: Label column.

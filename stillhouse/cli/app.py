@@ -19,9 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stillhouse.cli.attack import attack
+from stillhouse.cli.cross_view import cross_view
 from stillhouse.cli.devices import devices, measure
+from stillhouse.cli.doctor import doctor
 from stillhouse.cli.profile import profile
 from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli.quantise import quantise
+from stillhouse.cli.watch import watch
 from stillhouse.device.data_sheets import data_sheets
 from stillhouse.device.kinds import MEASURED
 from stillhouse.errors import SettingsError, StillhouseError
@@ -95,8 +99,8 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RECIPE] [SETTINGS_FILE]",
-        help="kd-nas, autodistil, nas-bert, autodistill or plain (the default), and a YAML file; "
-        "options given win.",
+        help="kd-nas, autodistil, nas-bert, autodistill, layer-map or plain (the default), and a "
+        "YAML file; options given win.",
     ),
 ]
 
@@ -137,8 +141,8 @@ def search_settings(
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="autodistil, nas-bert, autodistill: text files, a .jsonl or .parquet file, or "
-            "hf:OWNER/NAME."
+            help="autodistil, nas-bert, autodistill, layer-map: text files, a .jsonl or .parquet "
+            "file, or hf:OWNER/NAME."
         ),
     ] = None,
     time: Annotated[
@@ -166,6 +170,10 @@ def search_settings(
             "Repeatable."
         ),
     ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(help="layer-map: the student's shape (layers=3,hidden_size=384)."),
+    ] = None,
     device: DeviceOption = None,
     teacher_finetune: FinetuneOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
@@ -173,10 +181,17 @@ def search_settings(
 ) -> RunSettings:
     """Gathers the settings of a search; `search` and `plan` take exactly these options."""
     recipe, settings_file = read_words(words or [])
-    return gather_settings(
+    if recipe == "layer-map" and task is not None and corpus is not None:
+        raise SettingsError(
+            "--task and --corpus exclude each other: give --corpus to judge layer maps on plain "
+            "text and proxy tasks (layer_map.tasks), or --task to judge them on that task"
+        )
+    settings = gather_settings(
         settings_file,
         {
             "recipe": recipe,
+            "student": student,
+            "layer_map.judge": "task" if recipe == "layer-map" and task is not None else None,
             "teacher.model": teacher,
             "teacher.finetune": teacher_finetune,
             "task.name": task,
@@ -197,6 +212,12 @@ def search_settings(
         device=device,
         overrides=overrides or (),
     )
+    if student is not None and settings.recipe != "layer-map":
+        raise SettingsError(
+            f"--student is for layer-map and `stillhouse distill`: {settings.recipe} looks for "
+            "students itself. Leave it out"
+        )
+    return settings
 
 
 def read_words(words: Sequence[str]) -> tuple[str | None, Path | None]:
@@ -267,6 +288,9 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
 
     MobileBERTs for a chip: stillhouse search autodistill --teacher T --corpus wiki.txt
     --device tpu-v4i --trials 60
+
+    The layer map of one student: stillhouse search layer-map --teacher T
+    --student layers=3,hidden_size=384 --corpus wiki.txt
     """
     from stillhouse.api import run_search_job  # noqa: PLC0415  torch loads after parsing
 
@@ -278,6 +302,11 @@ def search(settings: RunSettings, *, run: RunOption = Path("runs/search")) -> No
     if settings.recipe == "nas-bert":
         _print_selected(result.students)
         return
+    if settings.recipe == "layer-map":
+        _print_layer_maps(result.path)
+        if settings.layer_map.judge == "corpus":
+            _print_general(result.students[0])
+            return
     _print_students(result.students, result.competitors)
     best = result.students[0]
     hint = f"Load the best with {_auto_class(best)}.from_pretrained('{best.path}')"
@@ -395,20 +424,57 @@ def distill(
     dev: DevOption = None,
     metric: MetricOption = None,
     unlabelled: UnlabelledOption = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training set.")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a task: text files, a .jsonl or .parquet file, or hf:OWNER/NAME."
+        ),
+    ] = None,
+    corpus_text: Annotated[
+        str | None, typer.Option(help="Text column of a corpus that is no .txt file.")
+    ] = None,
+    layer_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Teacher layers of hidden states and attention: uniform, last, uniform_last, "
+            "search, or one for each student layer, from 1, 0 for none: 0,2,5."
+        ),
+    ] = None,
+    initialisation: Annotated[
+        str | None,
+        typer.Option(
+            help="First weights: slices of the teacher, extract (its neurons) or scratch."
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training set or the corpus.")
+    ] = None,
     device: DeviceOption = None,
     teacher_finetune: FinetuneOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Distil one given student, without a search.
+    """Distil one given student on a task, or on plain text without one; without a search.
+
+    On text: stillhouse distill --teacher T --student layers=3,hidden_size=384 --corpus wiki.txt
 
     Example: stillhouse distill --teacher google-bert/bert-base-uncased
     --student layers=3,hidden_size=384 --task glue/sst2
     """
+    of_task = {"task": task, "text": text, "label": label, "dev": dev, "metric": metric}
+    of_task |= {"unlabelled": unlabelled, "teacher-finetune": teacher_finetune}
+    if corpus is not None:
+        _refuse_with_corpus(of_task)
+    from stillhouse.cli.settings import read_layer_map  # noqa: PLC0415  loads torch
+
     settings = gather_settings(
         settings_file,
         {
+            "recipe": None if corpus is None else "general",
+            "corpus.name": corpus,
+            "corpus.text": corpus_text,
+            "distill.layer_map": None if layer_map is None else read_layer_map(layer_map),
+            "distill.initialisation": initialisation,
             "teacher.model": teacher,
             "teacher.finetune": teacher_finetune,
             "task.name": task,
@@ -425,12 +491,36 @@ def distill(
         device=device,
         overrides=overrides or (),
     )
+    distilled = settings.distill
+    if layer_map is not None and not (distilled.hidden_weight or distilled.attention_weight):
+        raise SettingsError(
+            "--layer-map has no effect while distill.hidden_weight and distill.attention_weight "
+            "are 0: weigh one of them, such as --set distill.hidden_weight=1"
+        )
     from stillhouse.api import run_distill_job  # noqa: PLC0415  torch loads after parsing
 
     with resumable(run):
         finished = run_distill_job(settings, run, RichNarrator(err))
+    if "held_out_losses" in finished.metrics:
+        _print_general(finished)
+        return
     _print_students([finished])
     err.print(f"\nDone. The student lies in {finished.path}", markup=False, soft_wrap=True)
+
+
+def _refuse_with_corpus(options: Mapping[str, str | None]) -> None:
+    """Refuses options of a task beside a corpus.
+
+    Raises:
+        SettingsError: If one is given.
+    """
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise SettingsError(
+            f"{', '.join(given)} and --corpus exclude each other: give --corpus to distil an "
+            "encoder on plain text, and fine-tune it on a task afterwards; or --task to distil on "
+            "a task at once"
+        )
 
 
 @app.command()
@@ -542,13 +632,14 @@ def export(
     *,
     to: Annotated[str, typer.Option(help="Format: onnx.")] = "onnx",
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="float32; int8: embeddings and matrix products in 8 bits; or int8-static: the "
             "same with scales fixed beforehand, on texts that are not those of the check, which "
-            "is the one that OpenVINO computes in 8 bits."
+            "is the one that OpenVINO computes in 8 bits. By default float32, or int8 with the "
+            "ranges of its training for a checkpoint that was trained in few bits."
         ),
-    ] = "float32",
+    ] = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -741,6 +832,65 @@ def _print_family(students: Sequence[Student]) -> None:
     )
 
 
+def _print_general(student: Student) -> None:
+    """Prints a student that learnt on plain text, and how to go on."""
+    metrics = student.metrics
+    before, after = metrics["held_out_losses_before"], metrics["held_out_losses"]
+    table = Table(title=f"Student ({_latency_told([student])})")
+    for column in ("architecture", *(f"{name} loss" for name in after), "M parameters"):
+        table.add_column(column)
+    for column in ("FLOPs of teacher's", "ms", "faster"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        metrics["architecture_label"],
+        *(f"{before[name]:.4f} to {after[name]:.4f}" for name in after),
+        f"{metrics['parameters'] / 1e6:.2f}",
+        f"{metrics['flops_fraction']:.3f}",
+        f"{metrics['latency_ms']:.2f}",
+        f"{metrics['speedup']:.2f}x",
+    )
+    out.print(table)
+    out.print(
+        f"losses on {metrics['held_out_sequences']:,} held-out sequences, before and after "
+        f"{metrics['tokens']:,} tokens",
+        highlight=False,
+    )
+    _print_costs({student.path.name: student})
+    err.print(
+        f"\nDone. Fine-tune it with: stillhouse finetune {student.path} --task glue/mrpc",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_layer_maps(run: Path) -> None:
+    """Prints the best layer maps of a run, those that have names, and how to use the best."""
+    from stillhouse.report.layer_map import read_map_searches  # noqa: PLC0415  loads numpy
+
+    for found in read_map_searches(run, []):
+        table = Table(title=f"Layer maps (judged by {found.judge})")
+        for column in ("genes", "fitness", *found.tasks, "judged"):
+            table.add_column(column)
+        for one in found.shown:
+            scores = (one.scores.get(task) for task in found.tasks)
+            table.add_row(
+                f"{one.told}{f' ({one.name})' if one.name else ''}",
+                "failed" if one.fitness is None else f"{one.fitness:.4f}",
+                *("-" if score is None else f"{score:.4f}" for score in scores),
+                f"{one.place}.",
+            )
+        out.print(table)
+        out.print(found.course, highlight=False, markup=False)
+        if found.best is not None:
+            genes = found.best.told.replace(" ", "")
+            out.print(
+                f"Use the best again with: --set distill.layer_map=[{genes}]",
+                highlight=False,
+                markup=False,
+            )
+
+
 def _print_selected(students: Sequence[Student]) -> None:
     """Prints selected chains; a worker of a training in several processes has none to print."""
     if not students:
@@ -872,7 +1022,8 @@ def _print_export(told: Mapping[str, Any]) -> None:
     out.print(table)
     if told["int8_agreement_fraction"] is not None:
         share = told["int8_agreement_fraction"]
-        out.print(f"answers in int8 that are those in float32: {share:.2%}", highlight=False)
+        whose = "in float32" if told.get("trained_weight_bits") is None else "in PyTorch"
+        out.print(f"answers in int8 that are those {whose}: {share:.2%}", highlight=False)
 
 
 def _row(metrics: Any) -> list[str]:
@@ -891,6 +1042,10 @@ app.command()(attack)
 app.command()(profile)
 app.command()(devices)
 app.command()(measure)
+app.command()(quantise)
+app.command()(cross_view)
+app.command()(watch)
+app.command()(doctor)
 
 
 def main() -> None:

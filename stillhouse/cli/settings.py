@@ -121,6 +121,23 @@ def read_budget(text: str) -> dict[str, float]:
     return budget
 
 
+def read_layer_map(text: str) -> str | list[int]:
+    """Reads a layer map: the name of a rule, or genes such as `0,2,5`.
+
+    Raises:
+        SettingsError: If it begins as genes and one is no number.
+    """
+    genes = [part.strip() for part in text.strip("[]").split(",")]
+    if not genes[0].removeprefix("-").isdecimal():
+        return text
+    if not all(gene.removeprefix("-").isdecimal() for gene in genes):
+        raise SettingsError(
+            "--layer-map needs a teacher layer for each student layer, or 0 for none, such as "
+            f"0,2,5, got {text!r}"
+        )
+    return [int(gene) for gene in genes]
+
+
 def _number(name: str, value: str) -> float:
     try:
         return float(value)

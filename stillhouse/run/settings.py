@@ -27,6 +27,10 @@ from stillhouse.run.chain_settings import (
     PretrainSettings,
     SelectSettings,
 )
+from stillhouse.run.cross_view_settings import CrossViewSettings
+from stillhouse.run.extract_settings import ExtractSettings
+from stillhouse.run.layer_map_settings import LayerMapSettings
+from stillhouse.run.quantise_settings import QuantiseSettings
 from stillhouse.run.recipes import RecipeName, with_recipe
 from stillhouse.run.transfer_settings import TransferSettings
 from stillhouse.search.objectives import ObjectiveName, checked_objectives
@@ -36,6 +40,8 @@ STRICT = ConfigDict(extra="forbid")
 PROVENANCE_KEY = "provenance"
 """Section of a written settings file that tells what the run stood on; ignored when read."""
 
+RENAMED = (("distill", "hidden_map", "layer_map"),)
+"""Section, old and new name of settings, so that runs of older versions resume."""
 DEFAULT_CANDIDATES = 30
 TWO_OBJECTIVES: tuple[ObjectiveName, ...] = ("quality", "latency_ms")
 CONTROLLER_CANDIDATES = {"default": 60, "published": 300}
@@ -398,7 +404,8 @@ class DistillSettings:
             genes, one for each student layer: the teacher layer, counted from 1, or 0 for none.
             With `search` the genes are searched for each student before its final distillation;
             candidates have the uniform map.
-        initialisation: First weights: slices of the teacher, or random.
+        initialisation: First weights: leading slices of the teacher, an `extract` of its neurons
+            (see the section of that name), or random.
         learning_rate: Peak of the schedule.
         batch_size: Examples a step.
         dropout: In the student while it learns.
@@ -431,6 +438,13 @@ class DistillSettings:
         )
         _check(holds=min(weights) >= 0, rule="distill weights must not be negative", value=weights)
         _check(holds=sum(weights) > 0, rule="one distill weight must be above 0", value=weights)
+        layered = self.hidden_weight + self.attention_weight
+        _check(
+            holds=self.layer_map != "search" or layered > 0,
+            rule="distill.layer_map = search needs distill.hidden_weight or "
+            "distill.attention_weight above 0: a map of layers is of nothing else",
+            value=layered,
+        )
         for name in ("temperature", "learning_rate", "batch_size", "cache_gb"):
             value = getattr(self, name)
             _check(holds=value > 0, rule=f"distill.{name} must be above 0", value=value)
@@ -621,12 +635,16 @@ class RunSettings:
     select: SelectSettings = field(default_factory=SelectSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
+    quantise: QuantiseSettings = field(default_factory=QuantiseSettings)
+    extract: ExtractSettings = field(default_factory=ExtractSettings)
+    layer_map: LayerMapSettings = field(default_factory=LayerMapSettings)
+    cross_view: CrossViewSettings = field(default_factory=CrossViewSettings)
     limits: tuple[LimitSettings, ...] = ()
     """`nas-bert` only: several budgets, a student for each; `limit` stays empty."""
     recipe: RecipeName = "plain"
     """The method whose defaults fill what is not given."""
     student: str | None = None
-    """`distill` only: the one student, instead of a search."""
+    """`distill` and `layer-map` only: the one student, instead of a search."""
     compare: tuple[str, ...] = ()
     """Shapes and checkpoints that are distilled like the winners, to be compared with them;
     `autodistill` takes shapes, and `MobileBERT` and `MobileBERT-tiny` by name."""
@@ -636,6 +654,11 @@ class RunSettings:
         """Refuses a seed that NumPy or PyTorch would not take."""
         _check(
             holds=0 <= self.seed < 2**63, rule="seed must be at least 0, below 2⁶³", value=self.seed
+        )
+        _check(
+            holds=self.distill.initialisation == "extract" or self.extract == ExtractSettings(),
+            rule="the section extract is for distill.initialisation extract alone; leave it out",
+            value=self.distill.initialisation,
         )
         _check(
             holds=not self.limits or self.recipe == "nas-bert",
@@ -660,11 +683,21 @@ def settings_from_dict(data: Mapping[str, Any]) -> RunSettings:
         SettingsError: Naming the path, the rule and the value of everything that is wrong.
     """
     given = {key: value for key, value in data.items() if key != PROVENANCE_KEY}
-    known = with_recipe(given)
+    known = with_recipe(_with_new_names(given))
     try:
         return TypeAdapter(RunSettings).validate_python(known)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
+
+
+def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with what had another name in an older version under the one of today."""
+    renamed = dict(data)
+    for section, old, new in RENAMED:
+        found = renamed.get(section)
+        if isinstance(found, Mapping) and old in found and new not in found:
+            renamed[section] = {new if key == old else key: found[key] for key in found}
+    return renamed
 
 
 def _explain(error: ValidationError) -> str:

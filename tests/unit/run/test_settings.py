@@ -39,10 +39,14 @@ EVERYTHING = {
                "objectives": ["quality", "latency_ms", "size_mb"]},
     "distill": {"logit_weight": 0.5, "temperature": 2.0, "label_weight": 0.1,
                 "hidden_weight": 0.2, "attention_weight": 0.3,
-                "embeddings": True, "layer_map": "uniform_last", "initialisation": "scratch",
+                "embeddings": True, "layer_map": "uniform_last", "initialisation": "extract",
                 "learning_rate": 1e-3, "batch_size": 8, "dropout": 0.1, "precision": "float32",
                 "cache_gb": 0.5},
     "final": {"students": 2, "epochs": 4.0, "controls": 3, "noise_candidates": 9},
+    "quantise": {"model": "folder", "weight_bits": 4, "ranges": "quantile", "epochs": 2.0,
+                 "batch_size": 8, "learning_rate": 1e-4, "weight_clip_rate": 2e-3,
+                 "activation_clip_rate": 1e-2, "weight_decay": 0.0, "label_weight": 1.0,
+                 "evaluate_every": 0.5},
     "finetune": {"model": "folder", "epochs": 20.0, "learning_rates": [2e-5], "batch_size": 16,
                  "warmup_fraction": 0.1, "weight_decay": 0.0, "dropout": 0.0,
                  "evaluate_every": 0.5, "patience": 3, "stop_on": "dev",
@@ -63,6 +67,20 @@ EVERYTHING = {
                  "weight_decay": 0.0, "dropout": 0.0, "teacher_weight": 0.25, "start": "supernet"},
     "transfer": {"steps": 9, "flash_fraction": 0.1, "rungs": 3, "reduction": 2, "batch_size": 16,
                  "learning_rate": 1e-3, "weight_decay": 0.0, "mix": "even"},
+    "cross_view": {"size": "published", "word_size": 50, "vectors": "glove.txt",
+                   "most_words": 900, "labels_fraction": 0.1, "targets": "teacher",
+                   "unlabelled_weight": 0.5, "label_smoothing": 0.0, "dropout": 0.4,
+                   "unlabelled_dropout": 0.1, "batch_size": 8, "unlabelled_batch_size": 16,
+                   "steps": 70, "learning_rate": 0.25, "warmup_steps": 7, "decay": 0.0,
+                   "momentum": 0.8, "clip_norm": 2.0, "average": 0.9, "evaluate_every": 10,
+                   "patience": 3},
+    "layer_map": {"judge": "task", "strategy": "random", "evaluations": 9, "population": 6,
+                  "generations": 3, "elite_fraction": 0.5, "crossover": 0.9, "mutation": 0.3,
+                  "any_order": True, "seeds": 2, "sequences": 100, "epochs": 0.5,
+                  "tasks": ["glue/rte"], "directory": "glue", "task_examples": 50,
+                  "task_validation": 40, "task_epochs": 2.0, "task_learning_rate": 3e-4,
+                  "task_batch_size": 16, "task_max_length": 64},
+    "extract": {"indices": "random", "loss": "task", "examples": 9},
     "limits": [],
     "recipe": "kd-nas",
     "student": "layers=2",
@@ -93,6 +111,43 @@ def test_every_setting_survives_yaml_and_back():
 def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
     with pytest.raises(SettingsError, match=rule):
         settings_from_dict({"transfer": {name: value}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("evaluations", 0, "layer_map.evaluations must be above 0, got 0"),
+        ("seeds", 0, "layer_map.seeds must be above 0, got 0"),
+        ("sequences", -1, "layer_map.sequences must be above 0, got -1"),
+        ("task_learning_rate", 0.0, "layer_map.task_learning_rate must be above 0"),
+        ("tasks", [], "layer_map.tasks must be different tasks, at least one"),
+        ("tasks", "glue/rte,glue/rte", "layer_map.tasks must be different tasks"),
+        ("population", 1, "layer_map: a population needs 2 maps"),
+        ("elite_fraction", 0.99, "an elite of 0.99 leaves a population of 20 without elite or"),
+        ("mutation", 1.5, "mutation must be in 0..1, got 1.5"),
+        ("strategy", "tpe", "'genetic' or 'random'"),
+    ],
+)
+def test_a_search_for_a_layer_map_that_cannot_be_is_refused(name, value, rule):
+    with pytest.raises(SettingsError, match=rule):
+        settings_from_dict({"layer_map": {name: value}})
+
+
+def test_proxy_tasks_are_read_from_a_command_line():
+    given = settings_from_dict({"layer_map": {"tasks": "glue/rte, reviews.csv"}})
+    assert given.layer_map.tasks == ("glue/rte", "reviews.csv")
+
+
+def test_maps_are_judged_as_often_as_the_generations_have_new_ones():
+    assert settings_from_dict({}).layer_map.most_evaluations == 20 + 9 * 15  # 5 of 20 are elite
+    given = settings_from_dict({"layer_map": {"evaluations": 7}})
+    assert given.layer_map.most_evaluations == 7
+
+
+def test_a_map_is_searched_for_something_only():
+    with pytest.raises(SettingsError, match=r"distill.layer_map = search needs distill.hidden_w"):
+        settings_from_dict({"distill": {"layer_map": "search"}})
+    settings_from_dict({"distill": {"layer_map": "search", "attention_weight": 1.0}})
 
 
 def test_objectives_are_read_from_a_command_line_and_put_into_order():
@@ -491,3 +546,10 @@ def test_a_profile_that_is_not_there_is_refused(tmp_path):
     given = {"kind": "predicted", "profile": str(tmp_path / "kd.json")}
     with pytest.raises(DeviceError, match=r"kd\.json cannot be read"):
         settings_from_dict({"device": given}).device.as_measured()
+
+
+def test_a_setting_of_an_older_version_is_known_by_its_old_name():
+    settings = settings_from_dict({"distill": {"hidden_map": "last", "hidden_weight": 1.0}})
+    assert settings.distill.layer_map == "last"
+    with pytest.raises(SettingsError, match="hidden_map"):
+        settings_from_dict({"distill": {"hidden_map": "last", "layer_map": "last"}})
