@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import RESAMPLES, WORK, glue_folder, heading, read_report_set, teacher_run
+from benchmarks.common import (
+    WORK,
+    glue_folder,
+    heading,
+    interval_over_both,
+    read_report_set,
+    tuned_teacher,
+)
 from stillhouse.api import run_quantise_job
 from stillhouse.data.encoding import EncodedSet, encode
 from stillhouse.data.examples import Examples
@@ -97,28 +104,15 @@ def answers(
         return {name: kept[name] for name in kept.files}
 
 
-def interval(values_SN: NDArray[Any]) -> tuple[float, float, float]:
-    """Mean over seeds and sentences, with a 95 % interval: both are drawn with replacement."""
-    generator = np.random.default_rng(0)
-    seeds, count = values_SN.shape
-    means = []
-    for _ in range(RESAMPLES):
-        chosen_S = generator.integers(seeds, size=seeds)
-        chosen_N = generator.integers(count, size=count)
-        means.append(values_SN[chosen_S].mean(axis=0)[chosen_N].mean())
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(values_SN.mean()), float(low), float(high)
-
-
 def spread(values_SN: NDArray[Any], form: str = ".4f") -> str:
     """Writes mean and interval."""
-    mean, low, high = interval(values_SN)
+    mean, low, high = interval_over_both(values_SN)
     return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
 def verdict(gaps_SN: NDArray[Any]) -> str:
     """Writes a difference; says where its interval does not tell its sign."""
-    _, low, high = interval(gaps_SN)
+    _, low, high = interval_over_both(gaps_SN)
     said = "" if low > 0 or high < 0 else "; small: not evidence"
     return f"{spread(gaps_SN, '+.4f')}{said}"
 
@@ -135,7 +129,7 @@ def main() -> None:
     if parsed.examples is not None:
         size = Size(examples=parsed.examples, epochs=size.epochs)
     heading("benchmarks.kdlsq")
-    teacher = teacher_run()
+    teacher = tuned_teacher()
     texts, labels = read_report_set()
     dataset = Examples(text_a=texts).to_dataset(())
     encoded = encode(dataset, load_tokenizer(str(teacher)), max_length=LENGTH)

@@ -22,14 +22,14 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
 from benchmarks.common import (
-    RESAMPLES,
     WORK,
     glue_folder,
     heading,
-    minilm_folder,
+    interval_over_both,
     read_report_set,
+    tuned_teacher,
 )
-from stillhouse.api import run_distill_job, run_finetune_job
+from stillhouse.api import run_distill_job
 from stillhouse.data.encoding import EncodedSet, encode
 from stillhouse.data.examples import Examples
 from stillhouse.evaluate.loyalty import label_loyalty, probability_loyalty
@@ -57,17 +57,6 @@ class Size:
 
 SMALL = Size(examples=8_192, epochs=2.0, seeds=3)
 FULL = Size(examples=None, epochs=3.0, seeds=5)
-
-
-def teacher_folder() -> Path:
-    """Fine-tunes all-MiniLM-L6-v2 on all of SST-2 for an epoch, or finds it tuned."""
-    settings = settings_from_dict(
-        {
-            "finetune": {"model": minilm_folder(), "epochs": 1, "learning_rates": [1.2e-4]},
-            "task": {"name": "glue/sst2", "directory": str(glue_folder())},
-        }
-    )
-    return run_finetune_job(settings, WORK / "loyalty-teacher", LoggingNarrator()).path
 
 
 def student_folder(size: Size, way: str, seed: int, teacher: Path) -> Path:
@@ -120,18 +109,11 @@ def check(theirs: NDArray[np.float64], ours: float | None) -> None:
         raise SystemExit(f"loyalty {ours} is not SciPy's {theirs.mean()}")
 
 
-def interval(gaps_SN: NDArray[np.float64]) -> str:
-    """Mean over seeds and sentences, with a 95 % interval: both are drawn with replacement."""
-    generator = np.random.default_rng(0)
-    seeds, count = gaps_SN.shape
-    means = []
-    for _ in range(RESAMPLES):
-        chosen_S = generator.integers(seeds, size=seeds)
-        chosen_N = generator.integers(count, size=count)
-        means.append(gaps_SN[chosen_S].mean(axis=0)[chosen_N].mean())
-    low, high = np.quantile(means, (0.025, 0.975))
+def difference(gaps_SN: NDArray[np.float64]) -> str:
+    """Writes a difference with its interval; says where that does not tell its sign."""
+    mean, low, high = interval_over_both(gaps_SN)
     verdict = "" if low > 0 or high < 0 else "; small: not evidence"
-    return f"{gaps_SN.mean():+.4f} ({low:+.4f} to {high:+.4f}){verdict}"
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f}){verdict}"
 
 
 def main() -> None:
@@ -141,7 +123,7 @@ def main() -> None:
     parser.add_argument("--full", dest="size", action="store_const", const=FULL)
     size = parser.parse_args().size
     heading("benchmarks.loyalty")
-    teacher = teacher_folder()
+    teacher = tuned_teacher()
     texts, labels = read_report_set()
     dataset = Examples(text_a=texts).to_dataset(())
     encoded = encode(dataset, load_tokenizer(str(teacher)), max_length=128)
@@ -168,7 +150,7 @@ def main() -> None:
                 for one, other in zip(found["distilled"], found["fine-tuned"], strict=True)
             ]
         )
-        print(f"  {name}: {interval(gaps_SN)}")
+        print(f"  {name}: {difference(gaps_SN)}")
 
 
 if __name__ == "__main__":

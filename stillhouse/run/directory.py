@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from stillhouse.errors import RunError, SettingsError, StillhouseError
 from stillhouse.files import held_alone, write_text_atomically
+from stillhouse.run.progress import PROGRESS_FILE
 from stillhouse.run.settings import (
     PROVENANCE_KEY,
     RunSettings,
@@ -246,6 +247,9 @@ def open_run(
             if isinstance(error, STORAGE_ERRORS):
                 raise RunError(_explain_storage(run, error)) from error
             raise
+        finally:
+            with suppress(OSError):
+                (path / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def _check_same_settings(run: RunDirectory, settings: RunSettings, asks: tuple[str, ...]) -> None:

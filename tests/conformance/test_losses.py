@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stillhouse.distill import losses
 from stillhouse.distill.losses import (
+    attention_mse,
     binary_kl_teacher_student,
     hidden_mse,
     kl_teacher_student,
@@ -39,6 +40,11 @@ def draw_logits(generator):
 
 def draw_hidden(generator):
     return torch.randn(2, 2, ITEMS // 2, 7, generator=generator)
+
+
+def draw_attention(generator):
+    """Scores of two heads on three tokens, flat, so that examples are the items."""
+    return 2 * torch.randn(2, ITEMS, 2 * 3 * 3, generator=generator)
 
 
 def draw_classes(generator):
@@ -84,6 +90,11 @@ def score_error_of_kept(student, scores, kept):
 
 def hidden_of_kept(student, teacher, kept):
     return hidden_mse(student, teacher, kept.view(student.shape[:2]).long())
+
+
+def attention_of_kept(student, teacher, kept):
+    scores = (one.unflatten(1, (2, 3, 3)) for one in (student, teacher))
+    return attention_mse(*scores, kept[:, None].expand(-1, 3).long())
 
 
 def tags_of_kept(student, tags, kept):
@@ -231,6 +242,13 @@ CASES = (
             name="hidden_mse",
             draw=draw_hidden,
             loss=hidden_of_kept,
+            reference=mean_squared_error,
+            masks=True,
+        ),
+        Case(
+            name="attention_mse",
+            draw=draw_attention,
+            loss=attention_of_kept,
             reference=mean_squared_error,
             masks=True,
         ),

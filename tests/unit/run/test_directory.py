@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from stillhouse.errors import DeviceError, RunError
 from stillhouse.run.directory import RunDirectory, open_run
+from stillhouse.run.progress import PROGRESS_FILE, LoggingNarrator, kept_in
 from stillhouse.run.settings import LimitSettings, RunSettings, SearchSettings
 
 SETTINGS = RunSettings()
@@ -391,3 +392,16 @@ def test_another_teacher_is_refused(tmp_path):
         message = r"other weights of its teacher .*aaaa.*bbbb.*another directory with --run"
         with pytest.raises(RunError, match=message):
             run.refuse_other_teacher("b" * 64)
+
+
+def fail_at_work(path):
+    with open_run(path, SETTINGS):
+        kept_in(path, LoggingNarrator()).begin("Training", 1.0)
+        assert (path / PROGRESS_FILE).exists()
+        raise DeviceError("no device")
+
+
+def test_progress_is_gone_when_a_run_ends_badly(tmp_path):
+    with pytest.raises(DeviceError):
+        fail_at_work(tmp_path)
+    assert not (tmp_path / PROGRESS_FILE).exists()
