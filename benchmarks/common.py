@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student_t
 
 from stillhouse.api import run_distill_job, run_finetune_job
 from stillhouse.device.host import processor_name
@@ -116,23 +118,30 @@ def resampled(count: int) -> np.ndarray[Any, Any]:
 
 
 def interval_over_both(values_SN: np.ndarray[Any, Any]) -> tuple[float, float, float]:
-    """Mean over seeds and sentences, with a 95 % interval: both are drawn with replacement."""
-    generator = np.random.default_rng(0)
+    """Mean over S seeds and N sentences, with its 95 % interval where both were drawn by chance.
+
+    The variance of the mean is that of the seeds' means over S, and that of the sentences' means
+    over N. Student's t has the degrees of freedom of such a sum (Welch and Satterthwaite): a
+    bootstrap over three seeds is too narrow.
+    """
     seeds, count = values_SN.shape
-    means = []
-    for _ in range(RESAMPLES):
-        chosen_S = generator.integers(seeds, size=seeds)
-        chosen_N = generator.integers(count, size=count)
-        means.append(values_SN[chosen_S].mean(axis=0)[chosen_N].mean())
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(values_SN.mean()), float(low), float(high)
+    of_seeds = values_SN.mean(axis=1).var(ddof=1) / seeds if seeds > 1 else math.nan
+    of_sentences = values_SN.mean(axis=0).var(ddof=1) / count
+    parts = of_seeds**2 / max(seeds - 1, 1) + of_sentences**2 / (count - 1)
+    freedom = (of_seeds + of_sentences) ** 2 / parts if parts else 1.0
+    mean = float(values_SN.mean())
+    reach = float(student_t.ppf(0.975, freedom) * math.sqrt(of_seeds + of_sentences))
+    return mean, mean - reach, mean + reach
 
 
 def interval(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, float, float]:
-    """Gives the mean over the seeds and its 95 % bootstrap interval."""
-    array = np.asarray(values)
-    low, high = np.quantile(array[resampled(len(array))].mean(axis=1), (0.025, 0.975))
-    return float(array.mean()), float(low), float(high)
+    """Gives the mean over the seeds and its 95 % interval by Student's t; NaN of a single seed."""
+    array = np.asarray(values, dtype=float)
+    mean, count = float(array.mean()), len(array)
+    if count == 1:
+        return mean, math.nan, math.nan
+    reach = float(student_t.ppf(0.975, count - 1) * array.std(ddof=1) / math.sqrt(count))
+    return mean, mean - reach, mean + reach
 
 
 def spread(values: Sequence[float] | np.ndarray[Any, Any], form: str = ".4f") -> str:

@@ -291,7 +291,7 @@ def told(values: list[float], unit: str = "", form: str = "+.4f") -> str:
     """Writes a difference with its interval over seeds, and whether that tells anything."""
     mean, low, high = interval(values)
     text = f"{mean:{form}}{unit} ({low:{form}} to {high:{form}}, n = {len(values)} seeds)"
-    return text + (": not resolved; small: not evidence" if low <= 0 <= high else "")
+    return text + ("" if low > 0 or high < 0 else ": not resolved; small: not evidence")
 
 
 def print_losses(found: Mapping[str, list[dict[str, Any]]], size: Size) -> None:

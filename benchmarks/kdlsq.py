@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", dest="size", action="store_const", const=SMALL, default=SMALL)
     parser.add_argument("--full", dest="size", action="store_const", const=FULL)
-    parser.add_argument("--ranges", choices=("kl", "quantile"), default="kl")
+    parser.add_argument("--ranges", choices=("error", "kl", "quantile"), default="error")
     parser.add_argument("--examples", type=int, help="Other number of training sentences.")
     parsed = parser.parse_args()
     size: Size = parsed.size

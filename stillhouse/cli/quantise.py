@@ -48,7 +48,7 @@ def quantise(
     ranges: Annotated[
         str | None,
         typer.Option(
-            help="First ranges: kl (the default) or quantile (a twentieth of values outside)."
+            help="First ranges: error (least squared error, the default), quantile or kl."
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training set.")] = None,

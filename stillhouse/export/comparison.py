@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 PYTORCH, FLOAT32 = "pytorch float32", "onnx float32"
+SMALLEST_OUTPUT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ def compare(exported: HeadedModel, graphs: Mapping[str, Graph], check: Check) ->
         shares={name: dict.fromkeys(outputs, 0.0) for name in graphs},
         tables=_tables(exported, [PYTORCH, *graphs], encoded),
     )
-    largest = dict.fromkeys(outputs, 1.0)
+    # Rounding of float32 is told against 1 where outputs are small, steps against the outputs.
+    largest = dict.fromkeys(outputs, 1.0 if FLOAT32 in graphs else SMALLEST_OUTPUT)
     for indices in _batches(encoded):
         batch = collate(encoded, indices)
         if len(indices) == 1:  # alone, without padding

@@ -330,6 +330,11 @@ def activation_clips(model: nn.Module) -> Mapping[str, nn.Parameter]:
     return _clips(model, "input_clip", "output_clip", "probability_clip")
 
 
+def all_clips(model: nn.Module) -> Mapping[str, nn.Parameter]:
+    """Returns the clips of all weights and activations, by name."""
+    return {**weight_clips(model), **activation_clips(model)}
+
+
 def _clips(model: nn.Module, *names: str) -> Mapping[str, nn.Parameter]:
     return {
         name: parameter
@@ -374,7 +379,7 @@ def settle(model: PreTrainedModel) -> None:
     """
     for part in quantised_parts(model).values():
         part.weight.copy_(part.quantised_weight())
-    for clip in (*weight_clips(model).values(), *activation_clips(model).values()):
+    for clip in all_clips(model).values():
         clip.copy_(clip.abs().clamp(min=SMALLEST_CLIP))
 
 

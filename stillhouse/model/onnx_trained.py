@@ -33,11 +33,10 @@ from stillhouse.model.lsq import (
     QuantisedEmbedding,
     QuantisedLinear,
     QuantisedPart,
-    activation_clips,
+    all_clips,
     is_quantised,
     levels_of,
     quantised_parts,
-    weight_clips,
 )
 from stillhouse.model.onnx_graph import EXACT_SUMS, read_graph, require_onnx, write_graph
 from stillhouse.model.packing_bits import codes_of
@@ -268,7 +267,7 @@ def _check_ranges(model: PreTrainedModel) -> None:
             f"this {type(model).__name__} was not trained in few bits, so it has no ranges for a "
             "file in 8 bits: export it in int8 or int8-static"
         )
-    for name, clip in {**weight_clips(model), **activation_clips(model)}.items():
+    for name, clip in all_clips(model).items():
         if not clip.isfinite():
             raise ExportError(
                 f"the range {name} is {clip.item():g}, and nothing can be quantised within it: "

@@ -23,7 +23,7 @@ from stillhouse.export.quantised import save_quantised
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.inputs import model_inputs
-from stillhouse.model.lsq import ACTIVATION_BITS, quantise_model
+from stillhouse.model.lsq import ACTIVATION_BITS, all_clips, quantise_model
 from stillhouse.model.lsq_ranges import set_activation_clips, set_weight_clips
 from stillhouse.model.students import set_dropout
 from stillhouse.recipe.logbook import watched
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 FOLDER = "quantised"
 """Of a student's quantised form, beside its weights."""
+COLLAPSED_FRACTION = 0.01
+"""Of a first range, below which it is as good as closed."""
 STEP_TIMES = 1.4
 """As long as one in full precision takes a step in few bits, on a processor."""
 _RANGE_DRAW = 2
@@ -132,15 +134,31 @@ def finish_quantised(bench: QuantiseBench, target: Path) -> Path:
     if (target / METRICS_FILE).exists():
         return target
     student = quantised_copy(bench)
+    first = {name: abs(clip.item()) for name, clip in all_clips(student).items()}
     checkpoint = CheckpointFolder(
         path=bench.run.work / "quantising" / bench.model_hash[:20], fingerprint=bench.model_hash
     )
     report = _train(bench, student, checkpoint)
+    _say_collapsed(bench, student, first)
     told = _measure(bench, student, report)
     save_quantised(target, student, bench.tokenizer, lambda sizes: {**told, **sizes})
     checkpoint.clear()
     _say_result(bench, read_metrics(target))
     return target
+
+
+def _say_collapsed(
+    bench: QuantiseBench, student: PreTrainedModel, first: Mapping[str, float]
+) -> None:
+    """Tells of ranges that training has all but closed: hardly anything passes there."""
+    last = {name: abs(clip.item()) for name, clip in all_clips(student).items()}
+    closed = [name for name, clip in last.items() if clip < COLLAPSED_FRACTION * first[name]]
+    if closed:
+        bench.narrator.say(
+            f"Training took the range {closed[0]} from {first[closed[0]]:.3g} to "
+            f"{last[closed[0]]:.3g}, and {len(closed) - 1} others likewise: lower "
+            "quantise.activation_clip_rate or quantise.weight_clip_rate"
+        )
 
 
 def quantised_copy(bench: QuantiseBench) -> PreTrainedModel:

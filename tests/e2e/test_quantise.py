@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stillhouse import api
 from stillhouse.distill.checkpoint import CheckpointFolder
-from stillhouse.model.lsq import load_quantised, told_bits
+from stillhouse.distill.steps import TrainReport
+from stillhouse.model.lsq import activation_clips, load_quantised, told_bits
 from stillhouse.model.packing_bits import PACKED_FILE, load_packed
 from stillhouse.recipe import quantising
 
@@ -41,7 +42,7 @@ def test_a_checkpoint_in_two_bits(quantise, run_cli, weather_csv, tmp_path, monk
     folder = tmp_path / "run" / "model"
     assert f"The model lies in {folder}" in err
     told = metrics_of(folder)
-    assert (told["weight_bits"], told["activation_bits"], told["ranges"]) == (2, 8, "kl")
+    assert (told["weight_bits"], told["activation_bits"], told["ranges"]) == (2, 8, "error")
     assert told["quality_low"] <= told["quality"] <= told["quality_high"]
     assert told["quality"] >= told["post_training_quality"]
     assert told["float_quality"] == 1.0
@@ -117,6 +118,20 @@ def test_a_stopped_training_goes_on(quantise, tmp_path, monkeypatch):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+def test_a_range_that_training_closes_is_told(quantise, monkeypatch):
+    def closing(student, *_, **__):
+        with torch.no_grad():
+            next(iter(activation_clips(student).values())).fill_(1e-9)
+        return TrainReport(steps=1, loss=1.0, wall_s=0.0, scores={1: 0.5}, best_step=1)
+
+    monkeypatch.setattr(quantising, "train", closing)
+    code, _, err = quantise("--bits", "8")
+    assert code == 0
+    told = " ".join(err.split())
+    assert "Training took the range" in told
+    assert "to 1e-09, and 0 others likewise: lower quantise.activation_clip_rate" in told
+
+
 def test_the_last_stage_of_a_distillation(run_cli, teacher_options, tmp_path, weather_csv):
     options = (
         "distill", "--student", "layers=1,hidden_size=32", "--run", tmp_path / "run",
@@ -171,7 +186,8 @@ def test_a_plan_counts_few_bits(run_cli, teacher_options):
         (["--bits", "1"], ["quantise.weight_bits must be 2 to 8, got 1"]),
         (["--bits", "9"], ["quantise.weight_bits must be 2 to 8, got 9"]),
         (["--bits", "8", "--epochs", "0"], ["quantise.epochs must be above 0, got 0"]),
-        (["--bits", "8", "--ranges", "max"], ["quantise.ranges", "'quantile' or 'kl'", "'max'"]),
+        (["--bits", "8", "--ranges", "max"],
+         ["quantise.ranges", "'error', 'quantile' or 'kl'", "'max'"]),
         (["--bits", "8", "--set", "quantise.weight_clip_rate=0"],
          ["quantise.weight_clip_rate must be above 0, got 0"]),
         (["--bits", "8", "--set", "quantise.label_weight=-1"],

@@ -1,18 +1,40 @@
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import ttest_1samp
 
-from benchmarks.common import interval, print_stages, spread
+from benchmarks.common import interval, interval_over_both, print_stages, spread
 
 
 def test_the_interval_is_that_of_scipy():
-    values = np.random.default_rng(1).normal(0.5, 0.1, 20)
+    values = np.random.default_rng(1).normal(0.5, 0.1, 5)
     mean, low, high = interval(values)
-    theirs = bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
+    theirs = ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_one_seed_has_no_interval():
+    mean, low, high = interval([0.5])
+    assert mean == 0.5
+    assert np.isnan([low, high]).all()
+
+
+def test_the_interval_over_seeds_and_sentences_covers_what_it_says():
+    """Draws where both vary: 95 % of the intervals should hold the true mean, 0."""
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        values_SN = draw.normal(0, 0.03, (3, 1)) + draw.normal(0, 0.3, (1, 400))
+        _, low, high = interval_over_both(values_SN + draw.normal(0, 0.2, (3, 400)))
+        held += low < 0 < high
+    assert 0.88 < held / 300 < 0.99
+
+
+def test_without_seeds_that_differ_the_interval_is_that_of_the_sentences():
+    marks = np.array([1.0] * 300 + [0.0] * 100)
+    mean, low, high = interval_over_both(np.stack([marks] * 3))
+    theirs = ttest_1samp(marks, 0.0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((0.75, theirs.low, theirs.high), abs=1e-4)
 
 
 def test_a_spread_is_written_with_its_interval():

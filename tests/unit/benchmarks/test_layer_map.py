@@ -22,8 +22,8 @@ def test_a_replay_judges_as_many_maps_as_asked_or_all():
 
 def test_a_difference_is_the_mean_of_tasks_with_an_interval_of_their_draws():
     generator = np.random.default_rng(0)
-    ours = [{"a": np.ones(400), "b": (generator.random(100) < 0.6).astype(float)}]
-    theirs = [{"a": np.zeros(400), "b": ours[0]["b"]}]
+    marks = (generator.random(100) < 0.6).astype(float)
+    ours, theirs = [{"a": np.ones(400), "b": marks}] * 3, [{"a": np.zeros(400), "b": marks}] * 3
     assert told(gap(ours, theirs, ["a", "b"])) == [0.5, 0.5, 0.5]  # 1 of a, 0 of b, no chance
     assert told(gap(ours, theirs, ["b"])) == [0.0, 0.0, 0.0]
     assert gap(ours, theirs, ["b"]).endswith("small: not evidence")
@@ -31,7 +31,7 @@ def test_a_difference_is_the_mean_of_tasks_with_an_interval_of_their_draws():
 
 def test_the_interval_of_one_task_is_that_of_its_sentences():
     marks = np.array([1.0] * 300 + [0.0] * 100)
-    mean, low, high = told(gap([{"a": marks}], [{"a": np.zeros(400)}], ["a"]))
+    mean, low, high = told(gap([{"a": marks}] * 3, [{"a": np.zeros(400)}] * 3, ["a"]))
     error = np.sqrt(0.75 * 0.25 / 400)  # of a share
     assert mean == 0.75
     np.testing.assert_allclose([mean - low, high - mean], 1.96 * error, rtol=0.15)

@@ -13,6 +13,7 @@ from stillhouse.model.lsq import (
     weight_clips,
 )
 from stillhouse.model.lsq_ranges import (
+    error_clip,
     first_clip,
     kl_clip,
     quantile_clip,
@@ -61,6 +62,33 @@ def test_the_divergence_finds_nearly_the_least_squared_error(bits):
 
     best = min(error(float(clip)) for clip in np.linspace(0.3, 5, 200))
     assert best <= error(kl_clip(values, bits)) < 1.15 * best
+
+
+def relative_error(values, clip, bits):
+    rounded = quantise(values, torch.tensor(clip), bits, passes_outside=True)
+    return ((rounded - values).square().sum() / values.square().sum()).sqrt().item()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", ["normal", "gelu", "softmax"])
+def test_the_error_rule_finds_nearly_the_least_squared_error(bits, kind):
+    values = 3 * normal(2**17)
+    if kind == "gelu":
+        values = torch.nn.functional.gelu(values)
+    if kind == "softmax":
+        values = values.view(-1, 128).softmax(dim=-1)
+    found = relative_error(values, error_clip(values, bits), bits)
+    largest = values.abs().max().item()
+    tried = np.linspace(0.01, 1, 100) * largest
+    best = min(relative_error(values, float(clip), bits) for clip in tried)
+    assert found < 1.05 * best
+    if bits == 8:
+        assert found < 0.1
+
+
+def test_values_without_a_range_have_none():
+    assert error_clip(torch.zeros(4), 8) == 0
+    assert np.isinf(error_clip(torch.tensor([1.0, torch.inf]), 8))
 
 
 def test_two_bits_leave_the_tails_outside():
