@@ -48,7 +48,7 @@ from stillhouse.recipe.plan import Plan, make_plan
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, pretrain_selected
 from stillhouse.recipe.profiling import ProfileJob, profile_space
 from stillhouse.recipe.quantising import quantise_checkpoint
-from stillhouse.recipe.single import check_student_map, distil_student
+from stillhouse.recipe.single import check_given_student, distil_student
 from stillhouse.recipe.task_search import plan_search, search_task
 from stillhouse.report import write_report
 from stillhouse.run.directory import RunDirectory, open_run
@@ -97,6 +97,10 @@ _IDLE_WITHOUT_TRIALS = (
     "search.objectives",
     "transfer.rungs",
     "distill.initialisation",
+    "distill.hidden_weight",
+    "distill.attention_weight",
+    "distill.embeddings",
+    "distill.layer_map",
     "quantise.weight_bits",
     "compare",
 )
@@ -114,6 +118,10 @@ _IDLE_ON_TEXT = (
     "space.size_count",
     "pretrain.start",
     "distill.initialisation",
+    "distill.hidden_weight",
+    "distill.attention_weight",
+    "distill.embeddings",
+    "distill.layer_map",
     "quantise.weight_bits",
 )
 _IDLE_WITHOUT_TASK = (
@@ -580,7 +588,7 @@ def run_distill_job(
         elif not run.is_complete:
             bench = load_workbench(settings, run, narrator, teacher=given.teacher, task=given.task)
             if run.is_untouched:
-                check_student_map(bench, settings.student)
+                check_given_student(bench, settings.student)
             distil_student(prepare_workbench(bench), settings.student)
         _close(run)
         folder = run.student(1)

@@ -65,14 +65,19 @@ class LiveTeacher:
         *,
         attention: frozenset[int] = frozenset(),
     ) -> None:
-        """Hooks the layers of the teacher whose hidden states, or queries and keys, are read."""
+        """Keeps what is read: the teacher itself is hooked while it is asked, and no longer."""
         teacher.eval()
-        self._reader = SignalReader(teacher, layers, attention=attention)
+        self._teacher = teacher
+        self._layers, self._attention = layers, attention
         self._precision = precision
 
     def __call__(self, batch: Batch) -> Signals:  # noqa: D102
-        with torch.no_grad(), autocast(self._reader.model.device, self._precision):
-            return self._reader(batch)
+        with (
+            torch.no_grad(),
+            autocast(self._teacher.device, self._precision),
+            SignalReader(self._teacher, self._layers, attention=self._attention) as reader,
+        ):
+            return reader(batch)
 
 
 class CachedTeacher:

@@ -26,7 +26,7 @@ from stillhouse.model.slicing import NO_SOURCE, Cut, copy_cut
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from stillhouse.space.architecture import BertArchitecture
+    from stillhouse.space.architecture import Architecture, BertArchitecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,22 @@ def extract(student: PreTrainedModel, teacher: PreTrainedModel, importance: Impo
     return cut
 
 
+def check_extract(student: Architecture, teacher: Architecture) -> None:
+    """Refuses a student that is no part of the teacher; asked early, it saves hours.
+
+    Raises:
+        SettingsError: If the student is deeper or wider than the teacher.
+    """
+    for name in ("layers", "hidden_size"):
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours > theirs:
+            raise SettingsError(
+                f"an extract is a part of the teacher, whose {name} is {theirs}, but the student's "
+                f"is {ours}: take a smaller student ({name}; of a search, space.{name}), or "
+                "distill.initialisation slices or scratch"
+            )
+
+
 def chosen_cut(student: BertArchitecture, teacher: BertArchitecture, importance: Importance) -> Cut:
     """Chooses neurons by score; each vector of them is in the teacher's order.
 
@@ -88,13 +104,7 @@ def chosen_cut(student: BertArchitecture, teacher: BertArchitecture, importance:
     Raises:
         SettingsError: If the student is deeper or wider than the teacher.
     """
-    for name in ("layers", "hidden_size"):
-        ours, theirs = getattr(student, name), getattr(teacher, name)
-        if ours > theirs:
-            raise SettingsError(
-                f"an extract is a part of the teacher, whose {name} is {theirs}, but the student's "
-                f"is {ours}: take a smaller student, or distill.initialisation slices or scratch"
-            )
+    check_extract(student, teacher)
     layers = uniform_layers(student.layers, teacher.layers)
     return Cut(
         layers=layers,

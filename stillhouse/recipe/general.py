@@ -27,7 +27,7 @@ from stillhouse.model.precision import resolve_precision
 from stillhouse.model.students import Initialisation, build_student, student_config
 from stillhouse.model.teachers import Teacher, hash_weights, load_model, load_tokenizer
 from stillhouse.recipe.first_weights import first_weights
-from stillhouse.recipe.objective import distillation_terms
+from stillhouse.recipe.objective import distillation_terms, nothing_to_learn
 from stillhouse.recipe.teacher import SCRATCH
 
 if TYPE_CHECKING:
@@ -249,10 +249,7 @@ def text_terms(
         settings, student.config, bench.teacher.config, kind="classes", seed=seed
     )
     if not terms:
-        raise SettingsError(
-            f"layer map {list(layer_map)} links no layer, and so leaves nothing to learn: give one "
-            "layer a teacher layer, or set distill.embeddings with distill.hidden_weight above 0"
-        )
+        raise nothing_to_learn(layer_map if isinstance(layer_map, str) else list(layer_map))
     for term in terms:
         if term.projection is not None:
             term.projection.to(student.device)

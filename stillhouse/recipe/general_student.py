@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.distill.attention import attention_rule
 from stillhouse.distill.checkpoint import CheckpointFolder
-from stillhouse.distill.layer_maps import links_of
 from stillhouse.errors import SettingsError
 from stillhouse.export.card import general_card
 from stillhouse.export.checkpoint import METRICS_FILE, save_checkpoint
 from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.encoders import Encoder, build_encoder
+from stillhouse.model.extraction import check_extract
 from stillhouse.model.own_families import needs_code
 from stillhouse.recipe.autodistil import open_scales
 from stillhouse.recipe.final import latency_metrics
@@ -31,6 +31,7 @@ from stillhouse.recipe.general import (
 from stillhouse.recipe.layer_map_search import searched_map
 from stillhouse.recipe.limits import cost_metrics, teacher_costs
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.objective import check_layer_map, told_layer_map
 from stillhouse.recipe.served import say_how_far_served
 from stillhouse.recipe.single import is_shape
 from stillhouse.space.architecture import parse_architecture
@@ -100,10 +101,9 @@ def distil_generally(
     refuse_tasks(settings)
     source = load_text_teacher(settings.teacher.model)
     architecture = _shape_of(settings, architecture_of(source.model.config))
-    if settings.distill.layer_map != "search":
-        links_of(
-            settings.distill.layer_map, architecture.layers, source.model.config.num_hidden_layers
-        )
+    check_layer_map(settings.distill, [architecture.layers], source.model.config)
+    if settings.distill.initialisation == "extract":
+        check_extract(architecture, architecture_of(source.model.config))
     teacher = Encoder(
         name=source.name, model=bare_encoder(source.model), tokenizer=source.tokenizer
     )
@@ -244,7 +244,9 @@ def _learnt_metrics(bench: TextBench, learnt: _Learnt) -> dict[str, Any]:
         "held_out_losses": dict(learnt.after),
         "held_out_losses_before": dict(learnt.before),
         "held_out_sequences": len(bench.held_out),
-        "layer_map": told_map(learnt.layer_map, config.num_hidden_layers, bench.teacher),
+        **told_layer_map(
+            replace(settings.distill, layer_map=learnt.layer_map), config, bench.teacher.config
+        ),
         "initialisation": dict(learnt.initialisation),
         "steps": learnt.report.steps,
         "epochs": settings.final.epochs,
@@ -254,17 +256,6 @@ def _learnt_metrics(bench: TextBench, learnt: _Learnt) -> dict[str, Any]:
         heads = bench.teacher.config.num_attention_heads
         told["attention_rule"] = attention_rule(config.num_attention_heads, heads)
     return told
-
-
-def told_map(
-    layer_map: LayerMapName | Genes, student_layers: int, teacher: PreTrainedModel
-) -> list[int] | str:
-    """Spells a layer map as genes; by its name where a layer learns from several of the teacher."""
-    links = links_of(layer_map, student_layers, teacher.config.num_hidden_layers)
-    if any(len(link.teacher) > 1 for link in links):
-        return str(layer_map)
-    linked = {link.student: link.teacher[0] + 1 for link in links}
-    return [linked.get(layer, 0) for layer in range(student_layers)]
 
 
 def _cost_metrics(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,8 @@ from stillhouse.model.described import described
 from stillhouse.model.kept_layers import uniform_layers
 from stillhouse.recipe.general import TextBench
 from stillhouse.recipe.map_judges import TaskJudge, TextJudge
-from stillhouse.recipe.proxy_tasks import load_proxy_tasks
+from stillhouse.recipe.objective import learns_without_layers
+from stillhouse.recipe.proxy_tasks import load_proxy_tasks, refuse_other_tasks
 from stillhouse.search.genetic import GeneticMaps, RandomMaps
 from stillhouse.search.map_search import MapTrial, best_map, search_maps
 from stillhouse.search.map_space import MapSpace
@@ -56,7 +57,8 @@ def searched_map(bench: Workbench | TextBench, architecture: Architecture) -> Ge
         The best map.
 
     Raises:
-        RunError: If no map could be judged.
+        RunError: If no map could be judged, or proxy tasks changed since the search was begun.
+        DataError: If a proxy task has too few examples.
     """
     settings, run = bench.settings, bench.run
     space = map_space(settings, architecture, bench.teacher.config.num_hidden_layers)
@@ -68,6 +70,8 @@ def searched_map(bench: Workbench | TextBench, architecture: Architecture) -> Ge
         judge = TaskJudge(bench=bench, architecture=architecture)
     facts = _facts(settings, architecture, space, judge.told)
     judged_before = len(read_layer_maps(run).get(str(space.layers), {}).get("maps", ()))
+    if isinstance(judge, TextJudge) and judged_before < wanted:
+        refuse_other_tasks(run, judge.tasks)  # encoded now: too few examples are told at once
     if not judged_before:
         bench.narrator.say(
             f"There are {space.size():,} layer maps from {space.teacher_layers} teacher layers to "
@@ -115,11 +119,25 @@ def with_searched_map(bench: Workbench, student: PreTrainedConfig) -> DistillSet
     return replace(distill, layer_map=searched_map(bench, architecture))
 
 
-def map_trainings(settings: RunSettings) -> int:
-    """Counts the short trainings of the search for the map of one depth, at most; 0 without it."""
+def map_trainings(
+    settings: RunSettings, shapes: Iterable[Architecture], teacher_layers: int
+) -> int:
+    """Counts the short trainings of the searches for maps, at most; 0 where none is searched.
+
+    Args:
+        settings: How maps are searched, and how many students are trained to the end.
+        shapes: What these may be like. Each depth among them is searched once, and there are no
+            more depths than students.
+        teacher_layers: Layers of the teacher.
+    """
     if settings.distill.layer_map != "search":
         return 0
-    return settings.layer_map.most_evaluations * settings.layer_map.seeds
+    wanted, final = settings.layer_map, settings.final
+    one_a_depth = {shape.layers: shape for shape in shapes}.values()
+    sizes = [map_space(settings, shape, teacher_layers).size() for shape in one_a_depth]
+    maps = sorted((min(wanted.most_evaluations, size) for size in sizes), reverse=True)
+    students = final.students + final.controls + len(settings.compare)
+    return sum(maps[:students]) * wanted.seeds
 
 
 def is_map_of_text(settings: RunSettings) -> bool:
@@ -146,13 +164,11 @@ def map_space(settings: RunSettings, architecture: Architecture, teacher_layers:
         architecture: The student's shape.
         teacher_layers: Layers of the teacher.
     """
-    distill = settings.distill
-    embeddings = distill.hidden_weight if distill.embeddings else 0.0
     return MapSpace(
         layers=architecture.layers,
         teacher_layers=teacher_layers,
         any_order=settings.layer_map.any_order,
-        with_empty=distill.logit_weight + distill.label_weight + embeddings > 0,
+        with_empty=learns_without_layers(settings.distill),
     )
 
 

@@ -92,7 +92,8 @@ def check_layer_map(
         teacher: Gives its depth.
 
     Raises:
-        SettingsError: If a depth needs another number of genes, or one is beyond the teacher.
+        SettingsError: If a depth needs another number of genes, one is beyond the teacher, or they
+            leave nothing to learn.
     """
     genes = settings.layer_map
     if isinstance(genes, str):
@@ -107,6 +108,37 @@ def check_layer_map(
         )
     for depth in depths:
         gene_links(genes, depth, teacher.num_hidden_layers)
+    if not any(genes) and not learns_without_layers(settings):
+        raise nothing_to_learn(list(genes))
+
+
+def learns_without_layers(settings: DistillSettings) -> bool:
+    """Tells whether a map that links no layer leaves a loss."""
+    embeddings = settings.hidden_weight if settings.embeddings else 0.0
+    return settings.logit_weight + settings.label_weight + embeddings > 0
+
+
+def nothing_to_learn(layer_map: object) -> SettingsError:
+    """Makes the error of a map that links no layer, where every loss needs one."""
+    return SettingsError(
+        f"layer map {layer_map} links no layer, and so leaves nothing to learn: give one layer a "
+        "teacher layer, or set distill.embeddings with distill.hidden_weight above 0"
+    )
+
+
+def check_hidden_quality(settings: DistillSettings) -> None:
+    """Refuses to judge candidates by their hidden states where the map compares none.
+
+    Raises:
+        SettingsError: If no layer is linked, nor the embeddings.
+    """
+    genes = settings.layer_map
+    if not (isinstance(genes, str) or any(genes) or settings.embeddings):
+        raise SettingsError(
+            f"search.quality hidden judges by hidden states, but distill.layer_map {list(genes)} "
+            "links no layer: give one layer a teacher layer, set distill.embeddings, or take "
+            "search.quality task"
+        )
 
 
 def told_layer_map(

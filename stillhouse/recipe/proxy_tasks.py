@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,15 @@ from stillhouse.data.task import TaskSettings, load_task
 from stillhouse.data.task_names import form_of
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.terms import LabelTerm
-from stillhouse.errors import DataError, SettingsError
+from stillhouse.errors import DataError, RunError, SettingsError
 from stillhouse.evaluate.metrics import constant_quality, score
 from stillhouse.model.predict import predict
 from stillhouse.model.students import build_student
 from stillhouse.model.teachers import name_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from accelerate import Accelerator
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,10 +34,12 @@ if TYPE_CHECKING:
     from stillhouse.data.task import Task
     from stillhouse.distill.steps import Watch
     from stillhouse.model.precision import Precision
+    from stillhouse.run.directory import RunDirectory
     from stillhouse.run.layer_map_settings import LayerMapSettings
 
 KINDS = ("classes", "multi_label", "scores")
 """Kinds of tasks that a text, or a pair of texts, has one answer to."""
+_FINGERPRINTS = "proxy_tasks_sha256"
 _FORMS_OF_TOKENS = ("squad", "questions", "columns", "conllu")
 
 
@@ -64,6 +69,12 @@ class ProxyTask:
         """Score of the best answer that is the same for every example."""
         gold, classes = self.validation.gold, self.task.output_count
         return constant_quality(self.metric, gold, classes=classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the examples that are learnt from and scored on, a SHA-256."""
+        parts = (self.train.fingerprint(), self.validation.fingerprint())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def score(self, model: PreTrainedModel, *, precision: Precision) -> float:
         """Scores a model of the task on search-validation by its primary metric, higher better."""
@@ -150,6 +161,24 @@ def encode_proxy_task(
         train=some(splits.train, settings.task_examples),
         validation=some(splits.validation, settings.task_validation),
     )
+
+
+def refuse_other_tasks(run: RunDirectory, tasks: Sequence[ProxyTask]) -> None:
+    """Compares the examples of proxy tasks with those that earlier maps were judged on.
+
+    Raises:
+        RunError: If they changed since.
+    """
+    found = {task.name: task.fingerprint for task in tasks}
+    before = run.state().get(_FINGERPRINTS, found)
+    changed = [name for name in found if before.get(name) != found[name]]
+    if changed:
+        raise RunError(
+            f"run directory {run.path} has judged layer maps on other examples of "
+            f"{', '.join(changed)} (layer_map.tasks): give the same data to resume it, or another "
+            "directory with --run"
+        )
+    run.update_state({_FINGERPRINTS: found})
 
 
 def finetuned_score(

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import MobileBertConfig
+
 from stillhouse.device.measured import MeasuredDevice
 from stillhouse.device.predicted import PredictedDevice
 from stillhouse.errors import SettingsError
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
+from stillhouse.model.extraction import check_extract
 from stillhouse.model.modeling_chain_bert import ChainBertConfig
 from stillhouse.model.students import Initialisation, set_dropout
 from stillhouse.model.teachers import load_model, load_tokenizer, name_labels
@@ -25,7 +28,10 @@ from stillhouse.run.settings import LimitSettings
 from stillhouse.space.architecture import parse_architecture
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.settings import DistillSettings
 
 
 def distil_student(bench: Workbench, student: str) -> Path:
@@ -105,8 +111,8 @@ def student_of(bench: Workbench, student: str, *, called: str) -> tuple[Winner, 
         family is not the teacher's.
 
     Raises:
-        SettingsError: If it has another vocabulary than the teacher, or too few positions, or it is
-            a chain and hidden states are to be learnt.
+        SettingsError: If it has another vocabulary than the teacher, too few positions, or layers
+            that cannot learn as the settings say.
     """
     if is_shape(student):
         return _from_shape(bench, student, called), bench
@@ -129,24 +135,58 @@ def check_student(bench: Workbench, student: str) -> None:
         bench.compare(described(winner.model.config))
 
 
-def check_student_map(bench: Workbench, student: str) -> None:
-    """Refuses a layer map that does not fit the student, before the teacher is fine-tuned.
+def check_given_student(bench: Workbench, student: str) -> None:
+    """Refuses what the student cannot begin as or learn by, before the teacher is fine-tuned.
 
     Args:
         bench: The run's workbench, which need not be prepared.
         student: A shape, a folder, or a hub id.
 
     Raises:
-        SettingsError: If genes are not as many as its layers, or one is beyond the teacher.
+        SettingsError: If genes do not fit it, an extract would be larger than the teacher, or it is
+            a checkpoint whose layers cannot learn.
     """
     distill = bench.settings.distill
-    if isinstance(distill.layer_map, str):
-        return
     if is_shape(student):
-        layers = parse_architecture(student, like=bench.teacher_architecture).layers
+        architecture = parse_architecture(student, like=bench.teacher_architecture)
+        if distill.initialisation == "extract":
+            check_extract(architecture, bench.teacher_architecture)
+        layers = architecture.layers
     else:
-        layers = load_model(student)[0].config.num_hidden_layers
+        if isinstance(distill.layer_map, str) and not _learns_layers(distill):
+            return  # nothing of it matters yet
+        config = load_model(student)[0].config
+        _check_layers_learn(student, config, distill)
+        layers = config.num_hidden_layers
     check_layer_map(distill, [layers], bench.teacher.config)
+
+
+def _learns_layers(distill: DistillSettings) -> bool:
+    return distill.hidden_weight + distill.attention_weight > 0
+
+
+def _check_layers_learn(name: str, config: PreTrainedConfig, distill: DistillSettings) -> None:
+    """Refuses losses of layers, and the search for their map, where a checkpoint has none such.
+
+    Raises:
+        SettingsError: If it is a chain or a MobileBERT, or the map is to be searched.
+    """
+    if not _learns_layers(distill):
+        return
+    if isinstance(config, ChainBertConfig | MobileBertConfig):
+        what = "a chain" if isinstance(config, ChainBertConfig) else "a MobileBERT"
+        raise SettingsError(
+            f"student {name!r} is {what}, whose operations have no counterpart among a teacher's "
+            "layers: it learns from outputs and labels; leave distill.hidden_weight and "
+            "distill.attention_weight at 0"
+        )
+    if distill.layer_map == "search":
+        raise SettingsError(
+            "distill.layer_map search judges maps by fresh students of a shape, but student "
+            f"{name!r} is a checkpoint with weights of its own: give a shape such as "
+            "layers=3,hidden_size=384, or the map (genes such as distill.layer_map=[2,4,6], "
+            "uniform, last or uniform_last)"
+        )
 
 
 def _from_shape(bench: Workbench, text: str, called: str) -> Winner:
@@ -172,16 +212,7 @@ def _from_checkpoint(bench: Workbench, name: str, called: str) -> Winner:
             f"student {name!r} has {positions} positions, the longest text has "
             f"{bench.data.transfer.longest} tokens: set task.max_length to {positions} at most"
         )
-    distill = bench.settings.distill
-    if (
-        isinstance(model.config, ChainBertConfig)
-        and distill.hidden_weight + distill.attention_weight
-    ):
-        raise SettingsError(
-            f"student {name!r} is a chain, whose operations have no counterpart among a teacher's "
-            "layers: it learns from outputs and labels; leave distill.hidden_weight and "
-            "distill.attention_weight at 0"
-        )
+    _check_layers_learn(name, model.config, bench.settings.distill)
     set_dropout(model, bench.settings.distill.dropout)
     name_labels(model, bench.task.label_names, kind=bench.task.kind)
     model.to(bench.accelerator.device)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stillhouse.errors import RunError
 from stillhouse.evaluate.metrics import constant_quality
+from stillhouse.model.extraction import check_extract
 from stillhouse.recipe.candidates import judge_candidate, screen_candidate
 from stillhouse.recipe.competitors import check_competitors, train_competitors
 from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
@@ -20,7 +21,7 @@ from stillhouse.recipe.kd_nas import (
 )
 from stillhouse.recipe.layer_map_search import map_trainings
 from stillhouse.recipe.limits import DEFAULT_SPEEDUP, size_mb
-from stillhouse.recipe.objective import check_layer_map
+from stillhouse.recipe.objective import check_hidden_quality, check_layer_map
 from stillhouse.recipe.proxy_check import (
     check_against_final,
     choose_controls,
@@ -75,17 +76,28 @@ def plan_search(bench: Workbench) -> SearchPlan:
     Raises:
         SpaceError: If the size rule leaves nothing of the space.
         DataError: If the proxy set cannot hold an example of every class.
+        SettingsError: If first weights or layer map cannot be those of every student.
         DeviceError: If even the smallest architecture is over a limit.
     """
     plan = SearchPlan(
         space=space_of(bench), limits=effective_limits(bench), proxy_examples=len(bench.proxy)
     )
     if bench.run.is_untouched:
-        depths = [one.layers for one in plan.space.enumerate()]
-        check_layer_map(bench.settings.distill, depths, bench.teacher.config)
+        _check_students(bench, list(plan.space.enumerate()))
         check_limits_can_be_met(bench, plan.space, plan.limits)
         check_competitors(bench)
     return plan
+
+
+def _check_students(bench: Workbench, shapes: Sequence[Architecture]) -> None:
+    """Refuses first weights and layer maps that some student of the space cannot have."""
+    distill = bench.settings.distill
+    check_layer_map(distill, [shape.layers for shape in shapes], bench.teacher.config)
+    if bench.settings.search.quality == "hidden":
+        check_hidden_quality(distill)
+    if distill.initialisation == "extract":
+        for shape in shapes:
+            check_extract(shape, bench.teacher_architecture)
 
 
 def search_task(bench: Workbench, plan: SearchPlan) -> Outcome:
@@ -199,6 +211,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
     aims = aims_of(bench)
     record = Record(bench.run.storage_url, space, objectives=aims.of_front)
     strategy = strategy_of(bench, space)
+    maps = map_trainings(bench.settings, space.enumerate(), bench.teacher_architecture.layers)
     has_reward = isinstance(strategy, Controller) or REWARD in aims.names
 
     def judge(number: int, architecture: Architecture, trial: Trial) -> Judgement:
@@ -217,7 +230,7 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
                     bench.run,
                     settings.seconds,
                     record.trials(),
-                    lambda candidate_s: final_seconds(bench, candidate_s),
+                    lambda candidate_s: final_seconds(bench, candidate_s, maps=maps),
                 ),
                 on_trial=on_trial,
                 seed=bench.settings.seed,
@@ -253,12 +266,13 @@ def aims_of(bench: Workbench) -> Aims:
     )
 
 
-def final_seconds(bench: Workbench, candidate_s: float) -> float:
+def final_seconds(bench: Workbench, candidate_s: float, *, maps: int) -> float:
     """Estimates the time of everything after the search from that of one candidate.
 
     Args:
         bench: Gives both amounts of training.
         candidate_s: Mean time of a candidate; it includes scoring, so the estimate is generous.
+        maps: Trainings that judge layer maps, each as long as a candidate.
     """
     settings, final = bench.settings, bench.settings.final
     candidate_examples = len(bench.proxy) * bench.proxy_epochs
@@ -267,5 +281,4 @@ def final_seconds(bench: Workbench, candidate_s: float) -> float:
     seen = trained * final_examples
     seen += final.students * quantising_passes(settings.quantise) * len(bench.data.transfer)
     again = final.noise_candidates if final.controls else 0
-    again += map_trainings(settings)
-    return candidate_s * (seen / candidate_examples + again)
+    return candidate_s * (seen / candidate_examples + again + maps)

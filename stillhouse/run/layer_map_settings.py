@@ -84,6 +84,7 @@ class LayerMapSettings:
             "task_epochs",
             "task_learning_rate",
             "task_batch_size",
+            "task_max_length",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:

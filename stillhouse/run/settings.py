@@ -661,6 +661,13 @@ class RunSettings:
             value=self.distill.initialisation,
         )
         _check(
+            holds=self.distill.layer_map == "search"
+            or self.recipe == "layer-map"  # which has a word of its own
+            or self.layer_map == LayerMapSettings(),
+            rule="the section layer_map is for distill.layer_map search alone; leave it out",
+            value=self.distill.layer_map,
+        )
+        _check(
             holds=not self.limits or self.recipe == "nas-bert",
             rule="limits, several budgets, are for nas-bert alone; give `limit`",
             value=[limits.given() for limits in self.limits],

@@ -74,6 +74,20 @@ def test_a_student_wider_than_its_teacher_is_refused(run_cli, teacher_options, t
     assert code != 0
     told = " ".join(err.split())
     assert "hidden_size is 32, but the student's is 64: take a smaller student" in told
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_a_space_with_students_deeper_than_the_teacher_is_refused(
+    run_cli, teacher_options, tmp_path
+):
+    code, _, err = run_cli(
+        "search", *teacher_options, *EXTRACT, "--set", "space.layers=[1,3]",
+        "--set", "space.hidden_size=[16]", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 1
+    told = " ".join(err.split())
+    assert "layers is 2, but the student's is 3: take a smaller student (layers; of a se" in told
+    assert not (tmp_path / "run" / "teacher").exists()
 
 
 @pytest.mark.parametrize("recipe", ["autodistil", "autodistill", "nas-bert"])

@@ -171,6 +171,14 @@ def test_only_states_may_be_learnt(distil, tmp_path):
         (("--layer-map", "2,5"), "5 is no layer of the teacher, which has 4"),
         (("--layer-map", "2"), "has 1 genes, but the student 2 layers"),
         (("--layer-map", "2,-1"), "-1 is no layer of the teacher"),
+        (
+            ("--student", "layers=5", "--initialisation", "extract"),
+            "layers is 4, but the student's is 5: take a smaller student",
+        ),
+        (
+            ("--layer-map", "0,0", "--set", "distill.embeddings=false"),
+            "layer map [0, 0] links no layer, and so leaves nothing to learn",
+        ),
         (("--layer-map", "middle"), "distill.layer_map"),
         (("--initialisation", "teacher"), "distill.initialisation"),
         (("--label", "y", "--text", "x"), "--text, --label and --corpus exclude each other"),

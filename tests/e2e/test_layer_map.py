@@ -228,3 +228,34 @@ def test_genes_are_refused_in_a_search_over_several_depths(run_cli, teacher_opti
     assert code == 1
     assert "is for students of 1 layers, but there are students of 2 as well" in err
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+@pytest.mark.parametrize("recipe", ["autodistil", "autodistill", "nas-bert"])
+def test_recipes_that_link_no_layers_refuse_what_is_said_of_links(
+    run_cli, weather_encoder_folder, weather_text, tmp_path, recipe
+):
+    code, _, err = run_cli(
+        "search", recipe, "--teacher", weather_encoder_folder, "--corpus", weather_text,
+        "--set", "distill.layer_map=last", "--set", "distill.hidden_weight=0.5",
+        "--set", "distill.attention_weight=2", "--set", "distill.embeddings=true",
+        "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 1
+    told = " ".join(err.split())
+    assert f"{recipe} has no use for distill.hidden_weight = 0.5, distill.attention_w" in told
+    assert "distill.embeddings = True, distill.layer_map = last:" in told
+    code, _, err = run_cli("search", recipe, "--set", "layer_map.seeds=2", "--corpus", weather_text)
+    assert (code, "the section layer_map is for" in " ".join(err.split())) == (1, True)
+
+
+def test_candidates_judged_by_hidden_states_need_a_link(run_cli, teacher_options, tmp_path):
+    code, _, err = run_cli(
+        "search", *teacher_options, "--run", tmp_path / "run", "--set", "space.layers=[1]",
+        "--set", "distill.hidden_weight=1", "--set", "distill.layer_map=[0]",
+        "--set", "search.quality=hidden",
+    )  # fmt: skip
+    assert code == 1
+    assert "search.quality hidden judges by hidden states, but distill.layer_map [0] links" in (
+        " ".join(err.split())
+    )
+    assert not (tmp_path / "run" / "teacher").exists()

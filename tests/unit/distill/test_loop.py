@@ -362,7 +362,7 @@ def test_the_teacher_reads_the_ids_of_the_full_vocabulary(
 
 def cache(live_teacher, encoded, directory, layers):
     return cached_teacher(
-        live_teacher._reader.model,
+        live_teacher._teacher,
         encoded,
         frozenset(layers),
         directory=directory,
@@ -409,7 +409,7 @@ def test_every_layer_map_trains_on_cached_states_in_every_precision(
 
 
 def test_the_teacher_is_not_trained(make_bert, fit, live_teacher):
-    teacher = live_teacher._reader.model
+    teacher = live_teacher._teacher
     before = copy.deepcopy(teacher.state_dict())
     fit(make_bert(), every_term())
     assert all(torch.equal(before[name], weight) for name, weight in teacher.state_dict().items())

@@ -219,7 +219,7 @@ def test_bfloat16_signals_are_near(teacher, live, encoded):
 
 def test_cached_signals_of_tokens_equal_live_ones(token_task, tmp_path):
     encoded, live = token_task.encoded(90), token_task.teacher()
-    cached = open_cache(live._reader.model, encoded, tmp_path, layers=frozenset({1, 3}))
+    cached = open_cache(live._teacher, encoded, tmp_path, layers=frozenset({1, 3}))
     assert isinstance(cached, CachedTeacher)
     for plan in [[7], [3, 3, 0], *plan_batches(encoded.lengths, batch_size=16, seed=3, epoch=1)]:
         batch = collate(encoded, plan)
@@ -243,7 +243,7 @@ def test_the_size_of_a_cache_of_tokens_is_that_on_the_disk(token_task, tmp_path)
     assert size == tokens * 24 * 2 + tokens * token_task.outputs * 4
     for limit_gb, kind in ((size * 0.99 / 1e9, LiveTeacher), (size * 1.01 / 1e9, CachedTeacher)):
         opened = open_cache(
-            live._reader.model, encoded, tmp_path, layers=frozenset({1}), limit_gb=limit_gb
+            live._teacher, encoded, tmp_path, layers=frozenset({1}), limit_gb=limit_gb
         )
         assert isinstance(opened, kind)
     arrays = [np.load(path, mmap_mode="r") for path in tmp_path.rglob("*.npy")]
@@ -252,7 +252,7 @@ def test_the_size_of_a_cache_of_tokens_is_that_on_the_disk(token_task, tmp_path)
 
 def test_a_second_cache_of_tokens_is_read(token_task, tmp_path, monkeypatch):
     encoded, live = token_task.encoded(20), token_task.teacher()
-    model = live._reader.model
+    model = live._teacher
     first = open_cache(model, encoded, tmp_path, layers=frozenset())
     monkeypatch.setattr(model, "forward", None)
     second = open_cache(model, encoded, tmp_path, layers=frozenset())
@@ -286,3 +286,17 @@ def test_attention_joins_a_cache_of_states_and_counts_in_its_size(teacher, encod
     assert isinstance(whole, CachedTeacher)
     arrays = [np.load(path) for path in tmp_path.rglob("*.npy")]
     assert sum(array.nbytes for array in arrays) == size
+
+
+def test_a_live_teacher_leaves_no_hooks_behind(make_bert, encoded):
+    model = make_bert(seed=4, layers=3, labels=3)
+
+    def hooks():
+        return sum(len(module._forward_hooks) for module in model.modules())
+
+    model.register_forward_hook(lambda *_: None)
+    teachers = [LiveTeacher(model, LAYERS, "float32", attention=LAYERS) for _ in range(3)]
+    for call in range(10):
+        signals = teachers[call % 3](collate(encoded, [call]))
+        assert (signals.hidden_BTD.keys(), signals.attention.keys()) == (LAYERS, LAYERS)
+    assert hooks() == 1

@@ -9,6 +9,7 @@ from stillhouse.errors import SettingsError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.extraction import (
     Importance,
+    check_extract,
     chosen_cut,
     chosen_head_rows,
     extract,
@@ -200,6 +201,13 @@ def test_surplus_heads_and_neurons_keep_fresh_weights(make_bert):
     assert torch.equal(ours.attention.self.value.weight[16:], were.attention.self.value.weight[16:])
     assert torch.equal(ours.intermediate.dense.weight[32:], were.intermediate.dense.weight[32:])
     assert cut.ffn[0].tolist() == [*range(32), *[NO_SOURCE] * 8]
+
+
+def test_a_student_of_the_teachers_depth_and_width_may_be_an_extract():
+    check_extract(TEACHER, TEACHER)
+    check_extract(shape(heads=8, ffn_size=128), TEACHER)  # fresh beyond the teacher's
+    with pytest.raises(SettingsError, match=r"layers is 3, but the student's is 4"):
+        check_extract(shape(layers=4), TEACHER)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from stillhouse.errors import RunError, TrainingError
+from stillhouse.errors import DataError, RunError, TrainingError
 from stillhouse.recipe import map_judges
 from stillhouse.recipe.general import open_text_bench
 from stillhouse.recipe.layer_map_search import (
     is_map_of_text,
     map_space,
     map_strategy,
+    map_trainings,
     named_maps,
     read_layer_maps,
     searched_map,
@@ -183,7 +184,9 @@ def test_the_empty_map_is_tried_where_it_leaves_something_to_learn(distill, with
 
 
 def test_the_strategy_is_that_of_the_settings_and_begins_with_the_rules():
-    settings = settings_from_dict({"layer_map": {"strategy": "random", "any_order": True}})
+    settings = settings_from_dict(
+        {"recipe": "layer-map", "layer_map": {"strategy": "random", "any_order": True}}
+    )
     space = map_space(settings, SHAPE, 6)
     assert space.any_order
     strategy = map_strategy(settings, space)
@@ -199,6 +202,75 @@ def test_the_recipe_is_on_text_unless_a_task_judges():
     assert not is_map_of_text(settings_from_dict({"recipe": "general"}))
     assert on_task.distill.logit_weight == 1  # its head learns from outputs
     assert settings_from_dict({"recipe": "layer-map"}).distill.logit_weight == 0
+
+
+def test_other_examples_of_a_proxy_task_are_refused_until_all_maps_are_judged(
+    open_bench, weather_rows, tmp_path, monkeypatch
+):
+    table = tmp_path / "weather.csv"
+
+    def write(rows):
+        table.write_text("\n".join(["text,label", *(f"{text},{label}" for text, label in rows)]))
+
+    write(weather_rows)
+    bench = open_bench(layer_map__tasks=[str(table)])
+    judge, judged = TextJudge.__call__, []
+
+    def stopped(self, genes):
+        if len(judged) == 1:
+            raise KeyboardInterrupt
+        judged.append(genes)
+        return judge(self, genes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextJudge, "__call__", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            searched_map(bench, SHAPE)
+    write([(f"{text} today", label) for text, label in weather_rows])
+    message = r"judged layer maps on other examples of .*weather\.csv \(layer_map\.tasks\)"
+    with pytest.raises(RunError, match=message):
+        searched_map(bench, SHAPE)
+    write(weather_rows)
+    best = searched_map(bench, SHAPE)
+    table.unlink()
+    assert searched_map(bench, SHAPE) == best  # nothing is left to judge
+
+
+def test_too_few_examples_of_a_proxy_task_are_told_before_anything_is_trained(
+    open_bench, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr(map_judges, "distil_on_text", lambda *a, **k: trained.append(1))
+    with pytest.raises(DataError, match="1 examples of proxy task"):
+        searched_map(open_bench(layer_map__task_examples=1), SHAPE)
+    assert not trained
+
+
+def shape(layers):
+    return BertArchitecture(layers=layers, hidden_size=32, heads=4, ffn_size=64)
+
+
+@pytest.mark.parametrize(
+    ("students", "trainings"),
+    [
+        # From 4 teacher layers to one: 5 maps; to two: 1 + 2 * 4 + 10 = 19; to three: more than
+        # the 20 that are judged at most. Each takes two seeds.
+        (3, 2 * (5 + 19 + 20)),
+        (2, 2 * (19 + 20)),
+        (1, 2 * 20),
+    ],
+)
+def test_every_depth_that_can_win_is_searched_and_no_map_twice(students, trainings):
+    settings = settings_from_dict(
+        {
+            "distill": {"hidden_weight": 1.0, "layer_map": "search"},
+            "layer_map": {"evaluations": 20, "seeds": 2},
+            "final": {"students": students},
+        }
+    )
+    shapes = [shape(layers) for layers in (1, 2, 3, 3, 2)]
+    assert map_trainings(settings, shapes, 4) == trainings
+    assert map_trainings(settings_from_dict({}), shapes, 4) == 0
 
 
 def test_the_teacher_is_asked_once_for_all_maps(open_bench):

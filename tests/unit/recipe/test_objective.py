@@ -4,7 +4,13 @@ from transformers import BertConfig
 from stillhouse.distill.signals import EMBEDDINGS
 from stillhouse.distill.terms import HiddenTerm, LabelTerm, LogitTerm
 from stillhouse.errors import SettingsError
-from stillhouse.recipe.objective import check_layer_map, distillation_terms, told_layer_map
+from stillhouse.recipe.objective import (
+    check_hidden_quality,
+    check_layer_map,
+    distillation_terms,
+    hidden_links,
+    told_layer_map,
+)
 from stillhouse.run.settings import DistillSettings
 
 STUDENT = BertConfig(num_hidden_layers=2, hidden_size=16)
@@ -78,6 +84,7 @@ def test_a_students_map_is_told_as_genes():
     assert told(hidden_weight=1.0) == {"layer_map": [3, 6]}
     assert told(attention_weight=1.0, layer_map="last") == {"layer_map": [0, 6]}
     assert told(hidden_weight=1.0, layer_map=(0, 5)) == {"layer_map": [0, 5]}
+    assert told(hidden_weight=1.0, layer_map=(0, 0)) == {"layer_map": [0, 0]}
     both = told(hidden_weight=1.0, layer_map="uniform_last")
     assert both == {"layer_map": "uniform_last"}  # two teacher layers each
 
@@ -103,3 +110,36 @@ def test_genes_that_fit_every_depth_and_all_rules_are_taken():
 def test_genes_that_do_not_fit_are_refused(genes, depths, message):
     with pytest.raises(SettingsError, match=message):
         check(genes, depths)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"hidden_weight": 1.0},
+        {"attention_weight": 1.0, "embeddings": True},  # of whose states there is no loss
+        {"hidden_weight": 1.0, "embeddings": True},
+        {"logit_weight": 1.0, "hidden_weight": 1.0},
+        {"label_weight": 1.0, "hidden_weight": 1.0},
+    ],
+)
+def test_genes_of_0_are_refused_where_they_leave_no_term(weights):
+    """What is refused is what the objective itself has no term for."""
+    settings = DistillSettings(**{"logit_weight": 0.0, **weights, "layer_map": (0, 0)})
+    if distillation_terms(settings, STUDENT, TEACHER, kind="classes", seed=0):
+        check_layer_map(settings, [2, 2], TEACHER)
+    else:
+        assert weights.get("embeddings", False) is False or "attention_weight" in weights
+        with pytest.raises(SettingsError, match=r"layer map \[0, 0\] links no layer.*embeddings"):
+            check_layer_map(settings, [2, 2], TEACHER)
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("layer_map", [(0, 0), (0, 6), "last", "search"])
+def test_hidden_states_judge_where_some_are_linked(layer_map, embeddings):
+    settings = DistillSettings(hidden_weight=1.0, layer_map=layer_map, embeddings=embeddings)
+    if hidden_links(settings, STUDENT, TEACHER):
+        check_hidden_quality(settings)
+    else:
+        assert (layer_map, embeddings) == ((0, 0), False)
+        with pytest.raises(SettingsError, match=r"search\.quality hidden .* \[0, 0\] links no"):
+            check_hidden_quality(settings)

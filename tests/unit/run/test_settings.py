@@ -39,7 +39,7 @@ EVERYTHING = {
                "objectives": ["quality", "latency_ms", "size_mb"]},
     "distill": {"logit_weight": 0.5, "temperature": 2.0, "label_weight": 0.1,
                 "hidden_weight": 0.2, "attention_weight": 0.3,
-                "embeddings": True, "layer_map": "uniform_last", "initialisation": "extract",
+                "embeddings": True, "layer_map": "search", "initialisation": "extract",
                 "learning_rate": 1e-3, "batch_size": 8, "dropout": 0.1, "precision": "float32",
                 "cache_gb": 0.5},
     "final": {"students": 2, "epochs": 4.0, "controls": 3, "noise_candidates": 9},
@@ -120,6 +120,7 @@ def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
         ("seeds", 0, "layer_map.seeds must be above 0, got 0"),
         ("sequences", -1, "layer_map.sequences must be above 0, got -1"),
         ("task_learning_rate", 0.0, "layer_map.task_learning_rate must be above 0"),
+        ("task_max_length", 0, "layer_map.task_max_length must be above 0, got 0"),
         ("tasks", [], "layer_map.tasks must be different tasks, at least one"),
         ("tasks", "glue/rte,glue/rte", "layer_map.tasks must be different tasks"),
         ("population", 1, "layer_map: a population needs 2 maps"),
@@ -134,14 +135,24 @@ def test_a_search_for_a_layer_map_that_cannot_be_is_refused(name, value, rule):
 
 
 def test_proxy_tasks_are_read_from_a_command_line():
-    given = settings_from_dict({"layer_map": {"tasks": "glue/rte, reviews.csv"}})
+    section = {"tasks": "glue/rte, reviews.csv"}
+    given = settings_from_dict({"recipe": "layer-map", "layer_map": section})
     assert given.layer_map.tasks == ("glue/rte", "reviews.csv")
 
 
 def test_maps_are_judged_as_often_as_the_generations_have_new_ones():
     assert settings_from_dict({}).layer_map.most_evaluations == 20 + 9 * 15  # 5 of 20 are elite
-    given = settings_from_dict({"layer_map": {"evaluations": 7}})
+    given = settings_from_dict({"recipe": "layer-map", "layer_map": {"evaluations": 7}})
     assert given.layer_map.most_evaluations == 7
+
+
+def test_how_maps_are_searched_is_said_only_where_one_is():
+    message = "section layer_map is for distill.layer_map search alone; leave it out, got 'uniform'"
+    with pytest.raises(SettingsError, match=message):
+        settings_from_dict({"layer_map": {"seeds": 3}})
+    searching = {"hidden_weight": 1.0, "layer_map": "search"}
+    given = settings_from_dict({"distill": searching, "layer_map": {"seeds": 3}})
+    assert given.layer_map.seeds == 3
 
 
 def test_a_map_is_searched_for_something_only():
