@@ -17,7 +17,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ WORDS = range(4, 61)
 """Of a sentence of Wikipedia that is read."""
 FRACTIONS = (0.1, 1.0)
 TAGGERS = {"tags alone": 0.0, "tags and other text": 1.0}
+PRETRAINING = "that of BERT-base took 1,507 kWh (Strubell et al. 2019, table 3, with PUE)"
 ENCODER = "fine-tuned MiniLM"
 
 
@@ -194,7 +195,9 @@ def job_of(records: Records, size: Size, way: str, fraction: float, seed: int) -
         "fraction": fraction,
         "seed": seed,
         "steps": size.steps if way in TAGGERS else size.epochs[fraction],
-        "max_train": size.max_train,
+        "size": {
+            name: str(value) for name, value in asdict(size).items() if not name.endswith("seeds")
+        },
     }
     found = records.find(job)
     if found is not None:
@@ -256,7 +259,8 @@ def run(size: Size) -> None:
         plain, text = (found[way] for way in TAGGERS)
         print(compare("other text less tags alone", text, plain))
         print(compare("other text less the encoder", text, found[ENCODER]), flush=True)
-        print(f"  energy: {found[ENCODER][0]['cost']['how']}\n", flush=True)
+        print(f"  energy: {found[ENCODER][0]['cost']['how']}", flush=True)
+        print(f"  the encoder's pre-training is not in its cost: {PRETRAINING}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Layer maps: does a search find a better one than the rules, and does evolution beat chance at it?
 
 Teacher all-MiniLM-L6-v2 (6 layers), students of 3 layers of 384 that begin as its slices. Every one
-of the 138 maps in order is judged once, as `search layer-map` judges it, by a short distillation on
-English Wikipedia and fine-tuning on small proxy tasks; some are judged with another seed, which
-tells how much of the table is noise. On the table the genetic search and chance are replayed. At a
-larger budget and over several seeds the map that a search found is compared with the rules and with
-a map of the middle of the table, on sentences that chose nothing.
+of the 138 maps in order is judged once, in the way of `search layer-map` with tasks and sizes of
+its own: a short distillation on English Wikipedia, fine-tuning on small proxy tasks. Some are
+judged with another seed, which tells how much of the table is noise. On the table the genetic
+search and chance are replayed. At a larger budget and over several seeds the map that a search
+found is compared with the rules, with the best that chance found among as many, and with a map of
+the middle of the table, on sentences that chose nothing.
 
     python -m benchmarks.layer_map --small    # about an hour on one core; resumes
     python -m benchmarks.layer_map --full     # resumes

@@ -27,7 +27,7 @@ from stillhouse.distill.cross_view import (
 )
 from stillhouse.distill.steps import Evaluations, Watch
 from stillhouse.errors import SettingsError
-from stillhouse.model.word_tagger import CrossViewTagger, TaggerSizes, word_logits
+from stillhouse.model.word_tagger import PUBLISHED, CrossViewTagger, TaggerSizes, word_logits
 
 TINY = TaggerSizes(
     word=6, character=4, filters=3, windows=(2, 3), first_units=8, first=5, second=4, module=6
@@ -341,3 +341,16 @@ def test_text_without_tags_is_asked_for(accelerator, labelled):
     place = TrainingPlace(accelerator=accelerator, watch=lambda _: Watch())
     with pytest.raises(SettingsError, match="needs text without tags"):
         train_cross_view(build(), labelled, None, STILL, FAST, setting=place)
+
+
+def test_the_published_sizes_step_on_tags_and_on_text(train):
+    count = len(WORDS) + 2
+    model = CrossViewTagger(PUBLISHED, words=count, characters=count, tags=3, seed=0)
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    report = train(model, movement=replace(FAST, steps=2, warmup_steps=1))
+    assert report.steps == 2
+    assert math.isfinite(report.loss)
+    still = [name for name, one in model.named_parameters() if torch.equal(one, before[name])]
+    assert not [name for name in still if "encoder" in name or "primary" in name]
+    moved = {name.split(".")[1] for name in before if name not in still and "auxiliary" in name}
+    assert moved == {name.split(".")[1] for name in before if "auxiliary" in name}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from stillhouse.data.lexicon import Lexicon
 from stillhouse.data.word_batches import collate_words, encode_words
@@ -144,7 +143,7 @@ def test_word_vectors_go_to_their_rows(model):
     assert torch.equal(after[[3, 5, 6]], before[[3, 5, 6]])
 
 
-def test_the_published_sizes_are_built_and_stepped_once():
+def test_the_published_sizes_are_built():
     model = build(sizes=PUBLISHED, tags=5)
     first = 4 * 1024 * (300 + 3 * 100) + 4 * 1024 * 512 + 512 * 1024 + 2 * 4 * 1024
     second = 4 * 512 * 1024 + 4 * 512 * 512 + 2 * 4 * 512
@@ -156,10 +155,3 @@ def test_the_published_sizes_are_built_and_stepped_once():
     batch = batch_of(LONG, SHORT)
     views = model.tagger.encoder(batch, 0.5)
     assert [part.shape for part in views] == [(2, 6, 512), (2, 6, 512), (2, 6, 1024)]
-    loss = model.tagger.primary(views.full_BTD).square().mean()
-    loss = loss + sum(part.square().mean() for part in model.auxiliary(views).values())
-    before = model.tagger.encoder.first.weight_hr_l0.detach().clone()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
-    torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9).step()
-    assert not torch.equal(model.tagger.encoder.first.weight_hr_l0, before)
