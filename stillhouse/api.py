@@ -104,6 +104,18 @@ _IDLE_WITHOUT_TRIALS = (
     "quantise.weight_bits",
     "compare",
 )
+_IDLE_IN_PLAIN_JOBS = (
+    "distill.logit_weight",
+    "distill.temperature",
+    "distill.label_weight",
+    "distill.hidden_weight",
+    "distill.attention_weight",
+    "distill.learning_rate",
+    "distill.batch_size",
+    "finetune.epochs",
+    "final.epochs",
+    "search.epochs",
+)
 _IDLE_ON_TASKS = ("transfer.rungs", "transfer.reduction")
 _IDLE_WITHOUT_REWARD = ("search.alpha", "search.beta")
 _IDLE_ON_TEXT = (
@@ -459,13 +471,16 @@ def _refuse_workers(job: str) -> None:
         )
 
 
-def _refuse_idle_settings(settings: RunSettings, names: Sequence[str], why: str) -> None:
-    """Refuses settings that would do nothing in a recipe.
+def _refuse_idle_settings(
+    settings: RunSettings, names: Sequence[str], why: str, *, job: str | None = None
+) -> None:
+    """Refuses settings that would do nothing in a recipe, or in a job that is none.
 
     Args:
         settings: Those of the run.
         names: Paths such as `search.epochs` that the recipe does not read.
         why: What it does instead, for the message.
+        job: Its name, where that is not the recipe's.
     """
     given, default = (
         one.to_dict() for one in (settings, settings_from_dict({"recipe": settings.recipe}))
@@ -477,7 +492,7 @@ def _refuse_idle_settings(settings: RunSettings, names: Sequence[str], why: str)
     ]
     if idle:
         raise SettingsError(
-            f"{settings.recipe} has no use for {', '.join(idle)}: {why}. Leave that out"
+            f"{job or settings.recipe} has no use for {', '.join(idle)}: {why}. Leave that out"
         )
 
 
@@ -621,6 +636,12 @@ def run_cross_view_job(
 ) -> Student:
     """Trains a BiLSTM tagger of words by cross-view training; resumes what `path` holds."""
     _refuse_workers("cross-view")
+    _refuse_idle_settings(
+        settings,
+        (*_IDLE_IN_PLAIN_JOBS, "quantise.weight_bits", "quantise.epochs"),
+        "how long and how fast its tagger learns is in the section cross_view",
+        job="cross-view",
+    )
     with open_run(path, settings) as run:
         narrator = kept_in(run.path, narrator)
         if not run.is_complete:
@@ -637,6 +658,12 @@ def run_quantise_job(
 ) -> Student:
     """Trains the checkpoint of `quantise.model` to have few bits; resumes what `path` holds."""
     _refuse_workers("quantise")
+    _refuse_idle_settings(
+        settings,
+        (*_IDLE_IN_PLAIN_JOBS, "distill.layer_map", "distill.initialisation", "distill.embeddings"),
+        "a model in few bits learns from itself, layer by layer, as the section quantise says",
+        job="quantise",
+    )
     with open_run(path, settings) as run:
         narrator = kept_in(run.path, narrator)
         if not run.is_complete:

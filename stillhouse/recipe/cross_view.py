@@ -7,7 +7,7 @@ targets on text without tags.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -183,8 +183,8 @@ def train_word_tagger(
     _check_teacher(settings)
     with run.timed("data"):
         bench = _open_bench(settings, run, narrator, task)
-    with run.timed("training"), _costed(run):
-        model, report = _train(bench)
+    with run.timed("training"), _costed(run) as keep_cost:
+        model, report = _train(bench, keep_cost)
     with run.timed("evaluation"):
         return _finish(bench, model, report)
 
@@ -196,6 +196,11 @@ def _check_teacher(settings: RunSettings) -> None:
         raise SettingsError(
             "cross_view.targets is 'teacher', but no teacher is named: give a checkpoint that was "
             "fine-tuned on the task with --teacher (teacher.model)"
+        )
+    if settings.task.unlabelled is not None and settings.cross_view.unlabelled_weight == 0:
+        raise SettingsError(
+            f"task.unlabelled is {settings.task.unlabelled!r}, but cross_view.unlabelled_weight is "
+            "0, so that nobody would read it: leave one of them out"
         )
     if named and not asked:
         raise SettingsError(
@@ -238,7 +243,7 @@ def _open_bench(
     )
 
 
-def _train(bench: _Bench) -> tuple[CrossViewTagger, TrainReport]:
+def _train(bench: _Bench, keep_cost: Callable[[], None]) -> tuple[CrossViewTagger, TrainReport]:
     data, run = bench.data, bench.run
     model = CrossViewTagger(
         bench.sizes,
@@ -261,6 +266,7 @@ def _train(bench: _Bench) -> tuple[CrossViewTagger, TrainReport]:
         def judged(averaged: CrossViewTagger) -> Watch:
             def quality(done: int) -> float:
                 found = _quality(bench, averaged)
+                keep_cost()
                 curves.add_scalar(f"validation/{bench.metric}", found, done)
                 bench.narrator.note(
                     f"Step {done:,}: {bench.metric} {found:.4f} on held-out training sentences"
@@ -366,16 +372,24 @@ def _finish(bench: _Bench, model: CrossViewTagger, report: TrainReport) -> Path:
 
 
 @contextmanager
-def _costed(run: RunDirectory) -> Iterator[None]:
-    """Adds what the body costs to the run's cost, whether it ends well or not."""
+def _costed(run: RunDirectory) -> Iterator[Callable[[], None]]:
+    """Adds what the body costs to the run's cost, whether it ends well or not.
+
+    Yields:
+        What writes the cost so far, so that a process that is killed leaves most of its own.
+    """
     before: Mapping[str, Any] = run.state().get("cost", {})
     with metered() as meter:
-        try:
-            yield
-        finally:
+
+        def keep() -> None:
             now = asdict(meter.cost())
             added = {
                 name: round(before.get(name, 0.0) + now[name], 4)
                 for name in ("seconds", "energy_wh", "co2_g")
             }
             run.update_state({"cost": {**added, "how": now["how"]}})
+
+        try:
+            yield keep
+        finally:
+            keep()

@@ -66,6 +66,7 @@ def test_a_tagger_is_trained_with_text_without_tags(
     ("options", "message"),
     [
         ((), "there is no sentence of it: give a file with --unlabelled"),
+        (("--set", "quantise.weight_bits=4"), "cross-view has no use for quantise.weight_bits = 4"),
         (("--size", "huge"), "cross_view.size: Input should be 'small' or 'published'"),
         (("--labels-fraction", "2"), "labels_fraction must be above 0 and at most 1"),
         (("--unlabelled", "EMPTY"), "holds no word; it needs a sentence a line"),
@@ -104,12 +105,14 @@ def test_killed_and_started_again_equals_undisturbed(weather_conll, weather_text
     process.kill()
     process.communicate()
     assert not (killed / "model").exists()
+    spent_s = json.loads((killed / "run.json").read_text())["cost"]["seconds"]
+    assert spent_s > 0  # what the killed process had told at its last evaluation
     for run in (killed, whole):
         written, _ = (process := begin(run)).communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, written
     one, other = (load_file(run / "model" / "model.safetensors") for run in (whole, killed))
     assert all((one[name] == other[name]).all() for name in one)
     told = [json.loads((run / "model" / "metrics.json").read_text()) for run in (whole, killed)]
-    for each in told:
-        del each["cost"]
+    costs = [each.pop("cost") for each in told]
+    assert costs[1]["seconds"] > spent_s
     assert told[0] == told[1]

@@ -274,6 +274,10 @@ def test_other_data_or_another_teacher_is_refused(task, teacher_folder, tmp_path
             {"targets": "teacher", "teacher": {"model": "some"}, "unlabelled_weight": 0},
             "unlabelled_weight is 0, so that the teacher would never be asked",
         ),
+        (
+            {"task": {"unlabelled": "more.txt"}, "unlabelled_weight": 0},
+            "task.unlabelled is 'more.txt', but cross_view.unlabelled_weight is 0",
+        ),
     ],
 )
 def test_teacher_and_targets_go_together(task, given, message, tmp_path):
