@@ -17,7 +17,7 @@ from stillhouse.run.progress import PROGRESS_FILE
 from stillhouse.run.settings import read_settings
 from stillhouse.search.objectives import front_objectives
 from stillhouse.search.pareto import pareto_front
-from stillhouse.search.record import read_trials
+from stillhouse.search.record import has_study, read_trials
 from stillhouse.search.trial import Trial
 
 SILENT_AFTER_S = 120.0
@@ -59,7 +59,7 @@ class Sight:
         latest: The last trials, newest first.
         hypervolume: What the front dominates, after each finished trial.
         students: Folders of finished students.
-        storage_url: Optuna storage, or `None` for a run without trials.
+        storage_url: Optuna storage, or `None` for a run that has none.
         tensorboard: Its curves, or `None` where there are none.
     """
 
@@ -97,7 +97,8 @@ def look_at(path: Path, *, latest: int = 5) -> Sight:
     if not run.settings_file.exists():
         raise RunError(f"{path} is no run directory: it has no settings.yaml; name that of --run")
     state, settings = run.state(), read_settings(run.settings_file)
-    has_trials = (path / "study.db").exists()
+    has_storage = (path / "study.db").exists()
+    has_trials = has_storage and has_study(run.storage_url)
     trials = read_trials(run.storage_url) if has_trials else []
     objectives = front_objectives(settings.get("search", {}).get("objectives") or ())
     newest = sorted(trials, key=lambda trial: -trial.number)
@@ -113,7 +114,7 @@ def look_at(path: Path, *, latest: int = 5) -> Sight:
         latest=tuple(newest[:latest]),
         hypervolume=tuple(state.get("hypervolume", {}).get("by_trial", ())),
         students=tuple(run.students()),
-        storage_url=run.storage_url if has_trials else None,
+        storage_url=run.storage_url if has_storage else None,
         tensorboard=run.tensorboard if run.tensorboard.exists() else None,
     )
 

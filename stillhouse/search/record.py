@@ -308,6 +308,12 @@ def _csv_row(trial: Trial) -> Mapping[str, object]:
     }
 
 
+def has_study(storage_url: str, study_name: str = "search") -> bool:
+    """Tell whether a storage that exists holds a search; a run may hold layer maps alone."""
+    with quiet_optuna():
+        return study_name in optuna.get_all_study_names(storage=_open_storage(storage_url))
+
+
 def read_trials(storage_url: str, study_name: str = "search") -> list[Trial]:
     """Read the trials of a finished search without its space.
 

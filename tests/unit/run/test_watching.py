@@ -85,3 +85,11 @@ def test_half_of_a_progress_file_is_none(tmp_path):
     with open_run(tmp_path, RunSettings()):
         (tmp_path / PROGRESS_FILE).write_text('{"task": "Tr')
         assert look_at(tmp_path).doing is None
+
+
+def test_a_run_whose_storage_holds_no_search_has_no_trials(tmp_path):
+    with open_run(tmp_path, RunSettings()) as run:
+        Record(run.storage_url, SPACE, "layer-map-3")
+        sight = look_at(tmp_path)
+    assert not sight.counts
+    assert sight.storage_url == run.storage_url
