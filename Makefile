@@ -1,5 +1,6 @@
 # make demo   set up and run the whole path on embedded data    make test   every check
 # make lint   the quick checks                                  make bench  the benchmarks
+# make docs   the documents as a site, in site/index.html
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,10 +9,10 @@ DEV := $(VENV)/.installed-dev
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 demo: $(CORE)
 	$(BIN)/stillhouse demo --run runs/demo
@@ -28,8 +29,11 @@ lint: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m benchmarks
 
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 
 $(BIN)/python:
@@ -40,7 +44,7 @@ $(BIN)/python:
 
 # Everything for the checks includes everything for running, so it marks both as done.
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs,bench]'
 	@touch $(CORE) $@
 
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
         search,
     )
     from stillhouse.data.task import Task, load_task, task_from_dataset
-    from stillhouse.device.latency import Latency, Workload
+    from stillhouse.device.latency import Device, Latency, Workload
+    from stillhouse.distill.terms import Term
     from stillhouse.errors import StillhouseError
     from stillhouse.export.word_tagger import load_word_tagger
+    from stillhouse.model.anatomy import add_family
     from stillhouse.recipe.exporting import OnnxExport
     from stillhouse.recipe.measuring import MeasureSettings
+    from stillhouse.recipe.own_parts import OwnParts
     from stillhouse.search.optuna_strategy import OptunaStrategy
     from stillhouse.search.pareto import pareto_front
     from stillhouse.search.strategy import Strategy
@@ -39,20 +42,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BertArchitecture",
+    "Device",
     "Dimension",
     "FinetuneResult",
     "Latency",
     "MeasureSettings",
     "OnnxExport",
     "OptunaStrategy",
+    "OwnParts",
     "SearchResult",
     "SearchSpace",
     "StillhouseError",
     "Strategy",
     "Student",
     "Task",
+    "Term",
     "Trial",
     "Workload",
+    "add_family",
     "benchmark",
     "default_space",
     "evaluate",
@@ -68,20 +75,24 @@ __all__ = [
 
 _HOMES = {
     "BertArchitecture": "space.architecture",
+    "Device": "device.latency",
     "Dimension": "space.search_space",
     "FinetuneResult": "api",
     "Latency": "device.latency",
     "MeasureSettings": "recipe.measuring",
     "OnnxExport": "recipe.exporting",
     "OptunaStrategy": "search.optuna_strategy",
+    "OwnParts": "recipe.own_parts",
     "SearchResult": "api",
     "SearchSpace": "space.search_space",
     "StillhouseError": "errors",
     "Strategy": "search.strategy",
     "Student": "api",
     "Task": "data.task",
+    "Term": "distill.terms",
     "Trial": "search.trial",
     "Workload": "device.latency",
+    "add_family": "model.anatomy",
     "default_space": "space.default",
     "evaluate": "api",
     "export_onnx": "api",

@@ -1,5 +1,10 @@
 """The errors that stillhouse raises on bad input; each names the rule, the value and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class StillhouseError(Exception):
     """Base of every error that a user can cause and mend."""
@@ -25,6 +30,10 @@ class DeviceError(StillhouseError):
     """A latency cannot be told, or no architecture meets the limit."""
 
 
+class LimitError(DeviceError):
+    """Nothing within the limits can be had."""
+
+
 class TrainingError(StillhouseError):
     """Training went wrong in a way that the next candidate need not share."""
 
@@ -35,3 +44,10 @@ class RunError(StillhouseError):
 
 class ExportError(StillhouseError):
     """A checkpoint could not be written or does not agree with its source."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ends a message with the nearest known name, if one is near."""
+    spelt = {one.lower(): one for one in known}
+    close = get_close_matches(name.lower(), list(spelt), n=1)
+    return f": did you mean {spelt[close[0]]!r}?" if close else ""

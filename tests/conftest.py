@@ -9,6 +9,7 @@ The task: texts of a few words, `good` where one of them is "sunny" or the like,
 import csv
 import os
 import random
+import shutil
 import sys
 
 import pytest
@@ -243,3 +244,28 @@ def run_cli(monkeypatch, capsys):
         return code, written.out, written.err
 
     return run
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def executable():
+    named = os.environ.get("STILLHOUSE_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("there is no Chromium here: install one, or name it in STILLHOUSE_CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(executable):
+    """One Chromium for all tests of a process, which can hold no second playwright beside it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=executable, args=[*as_root, "--disable-gpu"]
+        )
+        yield started
+        started.close()

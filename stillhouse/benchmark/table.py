@@ -10,9 +10,9 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter
 
 from stillhouse.benchmark.share import front_shares
-from stillhouse.device.chips import did_you_mean
-from stillhouse.errors import DataError
-from stillhouse.search.recorded import RecordedRow, RecordedTable, read_recorded, replay
+from stillhouse.errors import DataError, did_you_mean
+from stillhouse.search.recorded import RecordedRow, RecordedTable, read_recorded
+from stillhouse.search.replay import replay
 from stillhouse.search.strategy import Strategy
 from stillhouse.search.trial import Trial
 from stillhouse.space.architecture import Architecture

@@ -2,94 +2,128 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stillhouse.cli.devices import WIDE
-from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli import completion
+from stillhouse.cli.answer import Answer, answers
+from stillhouse.cli.options import DATA, WHERE, LabelOption, RunOption
+from stillhouse.cli.screen import narrator, print_line, print_table, resumable
+from stillhouse.cli.search_options import gather_settings, task_options
 
 if TYPE_CHECKING:
     from stillhouse.evaluate.attack_scores import Figure
     from stillhouse.recipe.attack_report import AdvGlueAccuracy, AttackReport
 
 
+@answers
 def attack(
     models: Annotated[
         list[str],
-        typer.Argument(help="Checkpoint folders or hub ids, such as a teacher and its students."),
+        typer.Argument(
+            help="Checkpoint folders or hub ids, such as a teacher and its students.",
+            autocompletion=completion.checkpoints,
+            metavar="MODELS",
+        ),
     ],
     *,
     task: Annotated[
-        str, typer.Option(help="glue/sst2 and the like, a table file, or hf:OWNER/NAME.")
+        str,
+        typer.Option(
+            help="glue/sst2 and the like, a table file, or hf:OWNER/NAME.",
+            autocompletion=completion.tasks,
+            rich_help_panel=DATA,
+        ),
     ],
     synonyms: Annotated[
         Path | None,
         typer.Option(
             help="A .json file {word: [synonym, ...]}, nearest first (or [synonym, cosine] "
-            "pairs), or a .tsv file with the columns word, pos and synonyms."
+            "pairs), or a .tsv file with the columns word, pos and synonyms.",
+            autocompletion=completion.paths,
         ),
     ] = None,
     adv_glue: Annotated[
         Path | None,
-        typer.Option("--adv-glue", help="AdvGLUE's dev_ann.json: accuracy on its examples."),
+        typer.Option(
+            "--adv-glue",
+            help="AdvGLUE's dev_ann.json: accuracy on its examples.",
+            autocompletion=completion.paths,
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(help="Dev examples to attack, at most.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the draw of the examples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the draw of the examples.", rich_help_panel=WHERE)
+    ] = 0,
     parts_of_speech: Annotated[
         Path | None,
-        typer.Option(help="A .tsv file of synonyms: word and synonym must share a pos in it."),
+        typer.Option(
+            help="A .tsv file of synonyms: word and synonym must share a pos in it.",
+            autocompletion=completion.paths,
+        ),
     ] = None,
     pos_tagger: Annotated[
         str | None,
-        typer.Option(help="Checkpoint that tags UPOS: the synonym must keep the word's tag."),
+        typer.Option(
+            help="Checkpoint that tags UPOS: the synonym must keep the word's tag.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     similarity: Annotated[
         str | None,
-        typer.Option(help="Checkpoint of an encoder: the synonym must leave the text similar."),
+        typer.Option(
+            help="Checkpoint of an encoder: the synonym must leave the text similar.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     least_similarity: Annotated[
         float, typer.Option(help="1 less the angle of the encodings, in radians.")
     ] = 0.7,
     stop_words: Annotated[
         Path | None,
-        typer.Option(help="Words never replaced, one a line; scikit-learn's if not given."),
+        typer.Option(
+            help="Words never replaced, one a line; scikit-learn's if not given.",
+            autocompletion=completion.paths,
+        ),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="Text column of a table, or two: a,b; the last is changed.")
+        str | None,
+        typer.Option(
+            help="Text column of a table, or two: a,b; the last is changed.", rich_help_panel=DATA
+        ),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
-    dev: Annotated[str | None, typer.Option(help="Table (or split of hf:) to attack.")] = None,
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder; the same command again goes on there.")
-    ] = Path("runs/attack"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as JSON, not as a table.")
-    ] = False,
-) -> None:
-    """Attack classifiers with synonyms (TextFooler) and tell the accuracy that is left.
+    label: LabelOption = None,
+    dev: Annotated[
+        str | None,
+        typer.Option(
+            help="Table (or split of hf:) to attack.",
+            autocompletion=completion.paths,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    run: RunOption = Path("runs/attack"),
+) -> Answer:
+    """Attack classifiers with synonyms, to see what accuracy is left.
 
-    Example: stillhouse attack runs/sst2/teacher runs/sst2/students/1 --task glue/sst2
-    --synonyms neighbours.json
+    Words are replaced as TextFooler does, or the examples are those of AdvGLUE.
 
-    On AdvGLUE: stillhouse attack runs/sst2/students/1 --task glue/sst2 --adv-glue dev_ann.json
+    Writes RUN/attack.json and the changed texts, RUN/adversarial.tsv; the same command again
+    resumes it.
+
+    Examples:
+        A teacher and its student, with a file of synonyms
+            stillhouse attack runs/sst2/teacher runs/sst2/students/1 --task glue/sst2
+            --synonyms neighbours.json
+
+        The examples of AdvGLUE
+            stillhouse attack runs/sst2/students/1 --task glue/sst2 --adv-glue dev_ann.json
     """
-    from stillhouse.cli.app import (  # noqa: PLC0415  which has this command
-        err,
-        gather_settings,
-        out,
-        resumable,
-    )
-
-    columns = None if text is None else text.split(",")
-    named = {"name": task, "text": columns, "label": label, "dev": dev}
-    settings = gather_settings(None, {f"task.{name}": value for name, value in named.items()})
+    settings = gather_settings(None, task_options(task, text, label, dev, None))
     from stillhouse.api import run_attack_job  # noqa: PLC0415  torch loads after parsing
     from stillhouse.recipe.attacking import (  # noqa: PLC0415  torch loads after parsing
         AttackJob,
@@ -111,33 +145,24 @@ def attack(
         seed=seed,
         adv_glue=adv_glue,
     )
-    with resumable(out_folder):
-        report = run_attack_job(job, out_folder, RichNarrator(err))
-    if as_json:
-        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
-        return
-    _print_report(report, out)
+    with resumable(run):
+        report = run_attack_job(job, run, narrator())
     kept = ["attack.json", *(["adversarial.tsv"] if report.models else [])]
-    err.print(
-        f"\nDone. {' and '.join(kept)} in {out_folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    return Answer(
+        told=report.to_dict(), show=lambda: _show(report), done=f"{' and '.join(kept)} in {run}"
     )
 
 
-def _print_report(report: AttackReport, out: Console) -> None:
-    # A table in a file or a pipe is as wide as it must be.
-    fitting = out if out.is_terminal else Console(width=max(WIDE, out.width))
+def _show(report: AttackReport) -> None:
     lines: list[str] = []
     if report.models:
-        fitting.print(_attack_table(report))
+        print_table(_attack_table(report))
         lines += _attack_lines(report)
     if report.adv_glue:
-        fitting.print(_adv_glue_table(report.adv_glue))
+        print_table(_adv_glue_table(report.adv_glue))
         lines.append("AdvGLUE: accuracy, 95 % interval; some of its examples tell no original")
     for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(line)
 
 
 def _attack_table(report: AttackReport) -> Table:

@@ -7,39 +7,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli import completion
+from stillhouse.cli.answer import Answer, answers
+from stillhouse.cli.options import (
+    DATA,
+    DevOption,
+    MetricOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    SettingsArgument,
+)
+from stillhouse.cli.screen import narrator, print_line, print_table, resumable
+from stillhouse.cli.search_options import gather_settings, task_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from rich.console import Console
-
     from stillhouse.api import Student
 
 
+@answers
 def cross_view(
-    settings_file: Annotated[
-        Path | None, typer.Argument(help="YAML settings file; options given beside it win.")
-    ] = None,
+    settings_file: SettingsArgument = None,
     *,
     task: Annotated[
         str | None,
-        typer.Option(help="Words with tags: conll:PATH, .conllu, a table, or hf:OWNER/NAME."),
+        typer.Option(
+            help="Words with tags: conll:PATH, .conllu, a table, or hf:OWNER/NAME.",
+            autocompletion=completion.paths,
+            rich_help_panel=DATA,
+        ),
     ] = None,
     unlabelled: Annotated[
         str | None,
         typer.Option(
             help="Text without tags: a sentence a line, its words parted by blanks, or a file in "
-            "columns."
+            "columns.",
+            autocompletion=completion.paths,
+            rich_help_panel=DATA,
         ),
     ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
             help="Checkpoint fine-tuned on the task, which tells the tags of that text; else the "
-            "tagger does."
+            "tagger does.",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     labels_fraction: Annotated[
@@ -50,55 +67,56 @@ def cross_view(
         ),
     ] = None,
     vectors: Annotated[
-        str | None, typer.Option(help="Word vectors as GloVe and word2vec write them as text.")
+        str | None,
+        typer.Option(
+            help="Word vectors as GloVe and word2vec write them as text.",
+            autocompletion=completion.paths,
+        ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="small (the default) or published.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="small (the default) or published.",
+            autocompletion=completion.values_of("cross_view.size"),
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps, with tags and without them in turn.")
     ] = None,
-    run: Annotated[
-        Path, typer.Option("--run", help="Run directory; the same command again resumes it.")
-    ] = Path("runs/cross-view"),
+    run: RunOption = Path("runs/cross-view"),
     text: Annotated[
-        str | None, typer.Option(help="Column of words: its name, or number in CoNLL columns.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column of tags: its name, or number in CoNLL columns.")
-    ] = None,
-    dev: Annotated[
         str | None,
-        typer.Option(help="File (or split of hf:) for reports; else a tenth is set aside."),
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Primary metric, such as entity_f1.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    overrides: Annotated[
-        list[str] | None,
         typer.Option(
-            "--set", help="Any setting: path=value, such as cross_view.dropout=0.3. Repeatable."
+            help="Column of words: its name, or number in CoNLL columns.", rich_help_panel=DATA
         ),
     ] = None,
-) -> None:
-    """Train a BiLSTM tagger of words, from sentences with tags and from text without (CVT).
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of tags: its name, or number in CoNLL columns.", rich_help_panel=DATA
+        ),
+    ] = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+) -> Answer:
+    """Train a BiLSTM tagger, also from text without tags (CVT).
 
-    Example: stillhouse cross-view --task conll:train.txt --dev conll:test.txt
-    --unlabelled news.txt --labels-fraction 0.1 --run runs/tagger
+    Writes the tagger RUN/model, which needs no transformers; the same command again resumes it.
+
+    Next: the Python line that is printed, which tags words of yours.
+
+    Examples:
+        From a tenth of the tags, and text without any
+            stillhouse cross-view --task conll:train.txt --dev conll:test.txt
+            --unlabelled news.txt --labels-fraction 0.1 --run runs/tagger
     """
-    from stillhouse.cli.app import (  # noqa: PLC0415  which has this command
-        err,
-        gather_settings,
-        out,
-        resumable,
-    )
-
     settings = gather_settings(
         settings_file,
-        {
-            "task.name": task,
+        task_options(task, text, label, dev, metric)
+        | {
             "task.unlabelled": unlabelled,
-            "task.text": None if text is None else text.split(","),
-            "task.label": label,
-            "task.dev": dev,
-            "task.metric": metric,
             "teacher.model": teacher,
             "cross_view.targets": None if teacher is None else "teacher",
             "cross_view.labels_fraction": labels_fraction,
@@ -112,27 +130,25 @@ def cross_view(
     from stillhouse.api import run_cross_view_job  # noqa: PLC0415  torch loads after parsing
 
     with resumable(run):
-        result = run_cross_view_job(settings, run, RichNarrator(err))
-    _print_result(result, out)
-    err.print(
-        f"\nDone. Tag with: stillhouse.load_word_tagger('{result.path}').tag([['A', 'sentence']])",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        result = run_cross_view_job(settings, run, narrator())
+    return Answer(
+        told={"run": run, "path": result.path, "metrics": result.metrics},
+        show=lambda: _show(result),
+        done=f"Tag with: stillhouse.load_word_tagger('{result.path}').tag([['A', 'sentence']])",
     )
 
 
-def _print_result(result: Student, out: Console) -> None:
+def _show(result: Student) -> None:
     told = result.metrics
     table = Table(title=f"{told['quality_count']} dev sentences of {told['task']}")
     for column in ("label", "precision", "recall", "F1", "n"):
         table.add_column(column, justify="left" if column == "label" else "right")
     for row in told["labels"]:
         shares = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["label"] or "(no type)", *shares, str(row["support"]))
-    out.print(table)
+        table.add_row(Text(row["label"] or "(no type)"), *shares, str(row["support"]))
+    print_table(table)
     for line in _lines(told):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(line)
 
 
 def _lines(told: Mapping[str, Any]) -> list[str]:
@@ -147,6 +163,6 @@ def _lines(told: Mapping[str, Any]) -> list[str]:
         f"{told['labelled_sentences']:,} sentences with tags and "
         f"{told['unlabelled_sentences']:,} without; weights of step {told['best_step']:,} of "
         f"{told['steps']:,}",
-        f"training: {cost['seconds']:,.0f} s, {cost['energy_wh']:.2f} Wh, {cost['co2_g']:.2f} g "
+        f"cost: {cost['seconds']:,.0f} s, {cost['energy_wh']:.2f} Wh, {cost['co2_g']:.2f} g "
         f"CO2 ({cost['how']})",
     ]

@@ -1,49 +1,38 @@
-"""The commands that tell what models can be measured on here, and that measure one."""
+"""The command that tells what models can be measured on here."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING
 
-import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli.answer import Answer, answers
+from stillhouse.cli.plain import plain
+from stillhouse.cli.screen import print_line, print_table
 from stillhouse.device.data_sheets import data_sheets
-from stillhouse.device.kinds import MEASURED
-from stillhouse.errors import SettingsError
-from stillhouse.files import write_text_atomically
 
 if TYPE_CHECKING:
-    from stillhouse.recipe.measuring import Chain, MeasuredRow, Measurements
-
-WIDE = 160
-"""Columns of a table in a file or a pipe, where nothing folds it."""
-_NUMBERS = (
-    "batch",
-    "length",
-    "ms",
-    "95 % interval",
-    "p90 ms",
-    "examples/s",
-    "size MB",
-    "peak MB",
-)
+    from stillhouse.device.inventory import Inventory
 
 
-def devices() -> None:
-    """Tell which devices models can be measured on here, and what the others lack."""
-    from stillhouse.cli.app import out  # noqa: PLC0415  which has this command
+@answers
+def devices() -> Answer:
+    """List the devices to measure on, and what the others lack.
+
+    Each name is one for --device of search, distill, measure and profile. Writes nothing.
+
+    Examples:
+        What there is, and how to install the rest
+            stillhouse devices
+    """
     from stillhouse.device.inventory import take_inventory  # noqa: PLC0415  loads torch
 
     here = take_inventory()
+    return Answer(told={**plain(here), "chips": list(data_sheets())}, show=lambda: _show(here))
+
+
+def _show(here: Inventory) -> None:
     table = Table(title="Devices that models are measured on")
     for column in ("--device", "runs with", "precisions", "usable here"):
         table.add_column(column)
@@ -52,7 +41,7 @@ def devices() -> None:
         if one.name == here.default:
             told += "; the default (auto)"
         table.add_row(one.name, one.program, ", ".join(one.precisions), escape(told))
-    _fitting(out).print(table)
+    print_table(table)
     lines = (
         f"processor: {here.processor}, {_cores(here.cores, here.hardware_threads)}; models are "
         f"measured with {here.threads} {_threads(here.threads)} unless told otherwise",
@@ -63,105 +52,7 @@ def devices() -> None:
         "  FILE.json: latencies predicted from a profile of this machine (stillhouse profile)",
     )
     for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def measure(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub id.")],
-    *,
-    device: Annotated[
-        str, typer.Option(help=f"One or more with commas: auto, {', '.join(MEASURED)}.")
-    ] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="One or more with commas: float32, bfloat16, int8, int8-static; by default each "
-            "device's own."
-        ),
-    ] = None,
-    batch: Annotated[str, typer.Option(help="Examples in a request, with commas.")] = "1",
-    length: Annotated[
-        str | None, typer.Option(help="Tokens of an example, with commas; 128 if not given.")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Its teacher, timed in turn with it: folder or hub id.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; all physical cores if not given.")
-    ] = None,
-    padding: Annotated[
-        float, typer.Option(help="Share of every example that is padding, 0 to below 1.")
-    ] = 0.0,
-    memory: Annotated[
-        bool, typer.Option(help="Measure peak memory, each in a process of its own.")
-    ] = True,
-    seconds: Annotated[
-        float, typer.Option(help="Longest time of an attempt; a noisy row takes three.")
-    ] = 3.0,
-    file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures there, after every row.")
-    ] = None,
-) -> None:
-    """Measure a checkpoint here: its time, size and peak memory, beside its teacher's.
-
-    Example: stillhouse measure runs/sst2/students/1 --device cpu,onnxruntime-cpu --batch 1,8
-    --length 32,128 --against google-bert/bert-base-uncased
-    """
-    if file is not None and not file.absolute().parent.is_dir():
-        raise SettingsError(f"--json: there is no folder {file.parent} to write {file.name} in")
-    from stillhouse import api  # noqa: PLC0415  torch loads after parsing
-    from stillhouse.cli.app import (  # noqa: PLC0415  which has this command
-        EXIT_ERROR,
-        EXIT_INTERRUPTED,
-        err,
-        quiet_libraries,
-    )
-    from stillhouse.recipe.measuring import MeasureSettings  # noqa: PLC0415  loads torch
-
-    settings = MeasureSettings(
-        devices=_listed(device),
-        precisions=cast("Any", _listed(precision)),  # checked there
-        batches=_numbers("--batch", batch),
-        lengths=_numbers("--length", length),
-        threads=threads,
-        padding_fraction=padding,
-        has_memory=memory,
-        longest_s=seconds,
-    )
-    quiet_libraries()
-    so_far: list[Measurements] = []
-
-    def keep(found: Measurements) -> None:
-        so_far[:] = [found]
-        if file is not None:
-            write_text_atomically(file, json.dumps(found.to_dict(), indent=2))
-
-    try:
-        with _noise_told_below():
-            found = api.measure(
-                model, against=against, settings=settings, narrator=RichNarrator(err), on_row=keep
-            )
-    except KeyboardInterrupt:
-        for found in so_far:
-            _print_measured(found)
-        err.print("\nStopped; what is above was measured before.", highlight=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    _print_measured(found)
-    if all(row.problem for row in found.rows):
-        raise typer.Exit(EXIT_ERROR)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _listed(text))
-    except ValueError as error:
-        raise SettingsError(
-            f"{option} must be whole numbers with commas between, such as 1,8, got {text!r}"
-        ) from error
+        print_line(line)
 
 
 def _cores(cores: int | None, threads: int | None) -> str:
@@ -171,120 +62,3 @@ def _cores(cores: int | None, threads: int | None) -> str:
 
 def _threads(count: int) -> str:
     return "thread" if count == 1 else "threads"
-
-
-@contextmanager
-def _noise_told_below() -> Iterator[None]:
-    """Keeps the stopwatch from warning of every noisy row, which the table marks."""
-    logger = logging.getLogger("stillhouse.device.stopwatch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-class _Notes:
-    """Notes below a table, each once, and the marks that lead to them."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def mark(self, text: str) -> str:
-        """Returns the mark of a note."""
-        if text not in self.texts:
-            self.texts.append(text)
-        return f"({self.texts.index(text) + 1})"
-
-
-def _print_measured(found: Measurements) -> None:
-    from stillhouse.cli.app import out  # noqa: PLC0415  which has this command
-
-    notes = _Notes()
-    table = Table(title=escape(f"{found.model} on {found.processor}"))
-    for column in ("device", "precision"):
-        table.add_column(column)
-    beside = ("teacher ms", "times faster") if found.against is not None else ()
-    for column in (*_NUMBERS, *beside):
-        table.add_column(column, justify="right")
-    for _, group in groupby(found.rows, key=lambda row: (row.device, row.workload.precision)):
-        for cells in _grouped_cells(list(group), notes):
-            table.add_row(*cells)
-    _fitting(out).print(table)
-    lines = _chain_lines(found.chains, notes)
-    for line in (*lines, *(f"({n}) {text}" for n, text in enumerate(notes.texts, 1))):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _grouped_cells(rows: Sequence[MeasuredRow], notes: _Notes) -> list[list[str]]:
-    """Returns the rows of a device and precision; one row where all of them lack the same."""
-    first = rows[0]
-    if first.problem and len(rows) > 1 and all(row.problem == first.problem for row in rows):
-        return [[first.device, first.workload.precision, "all", "all", _why(first.problem, notes)]]
-    return [_cells(row, notes) for row in rows]
-
-
-def _cells(row: MeasuredRow, notes: _Notes) -> list[str]:
-    workload, latency = row.workload, row.latency
-    cells = [row.device, workload.precision, str(workload.batch), str(workload.length)]
-    if latency is None or row.examples_per_s is None:
-        return [*cells, _why(row.problem, notes)]
-    noise = _noise(row, notes)
-    memory = _why(row.memory_problem, notes) if row.memory_problem else _mb(row.peak_memory_mb)
-    cells += [
-        f"{latency.median_ms:.2f}{noise if row.teacher is None else ''}",
-        f"{latency.low_ms:.2f} to {latency.high_ms:.2f}",
-        f"{latency.p90_ms:.2f}",
-        f"{row.examples_per_s:.1f}",
-        _mb(row.size_mb),
-        memory,
-    ]
-    if row.teacher is not None:
-        cells += [f"{row.teacher.median_ms:.2f}", f"{row.speedup:.2f}{noise}"]
-    return cells
-
-
-def _chain_lines(chains: Sequence[Chain], notes: _Notes) -> list[str]:
-    """Tells what was won from the teacher in PyTorch to the model in each runtime."""
-    lines: list[str] = []
-    for chain in chains:
-        row = chain.row
-        if row.latency is None or row.teacher is None or row.problem:
-            continue
-        if not lines:
-            lines.append(
-                f"The whole chain at batch {row.workload.batch}, length {row.workload.length}, "
-                "from the teacher in PyTorch float32 on the processor to the model in:"
-            )
-        times_ms = f"{row.teacher.median_ms:.2f} to {row.latency.median_ms:.2f} ms"
-        sizes_mb = f"{_mb(chain.teacher_mb)} to {_mb(row.size_mb)} MB"
-        lines.append(
-            f"  {row.device}, {row.workload.precision}: {row.speedup:.2f} times faster"
-            f"{_noise(row, notes)} ({times_ms}), {chain.smaller:.2f} times smaller ({sizes_mb})"
-        )
-    return lines
-
-
-def _noise(row: MeasuredRow, notes: _Notes) -> str:
-    if not row.is_noisy:
-        return ""
-    attempts = "1 attempt" if row.attempts == 1 else f"{row.attempts} attempts"
-    note = (
-        f"noisy: after {attempts} the figure is known to the ± beside it only; stop other work on "
-        "this machine, or take fewer threads"
-    )
-    return f" ± {row.noise_fraction:.0%} noisy {notes.mark(note)}"
-
-
-def _why(problem: str, notes: _Notes) -> str:
-    return f"- {notes.mark(problem)}"
-
-
-def _mb(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _fitting(console: Console) -> Console:
-    """Returns a console that folds no table unless it must."""
-    return console if console.is_terminal else Console(width=max(WIDE, console.width))

@@ -19,11 +19,13 @@ class RichNarrator:
 
     Args:
         console: Where to write.
+        has_notes: Whether steps of the work are told where it is no terminal as well.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, has_notes: bool = False) -> None:
         """Prepare the bar without showing it."""
         self._console = console
+        self._has_notes = has_notes or console.is_terminal
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -32,8 +34,8 @@ class RichNarrator:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Prints one step of the work, to a terminal only."""
-        if self._console.is_terminal:
+        """Prints one step of the work, to a terminal or where it is asked for."""
+        if self._has_notes:
             self.say(text)
 
     def begin(self, task: str, total: float) -> None:

@@ -8,81 +8,75 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from stillhouse.cli.progress import RichNarrator
+from stillhouse.cli import completion
+from stillhouse.cli.answer import Answer, answers
+from stillhouse.cli.options import (
+    DevOption,
+    LabelOption,
+    MetricOption,
+    ModelArgument,
+    RunOption,
+    SeedOption,
+    SetOption,
+    SettingsArgument,
+    TaskOption,
+    TextOption,
+)
+from stillhouse.cli.screen import narrator, print_line, print_table, resumable
+from stillhouse.cli.search_options import gather_settings, task_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from rich.console import Console
-
     from stillhouse.api import Student
 
 
+@answers
 def quantise(
-    model: Annotated[
-        str, typer.Argument(help="Checkpoint folder or hub id, fine-tuned on the task.")
-    ],
-    settings_file: Annotated[
-        Path | None, typer.Argument(help="YAML settings file; options given beside it win.")
-    ] = None,
+    model: ModelArgument,
+    settings_file: SettingsArgument = None,
     *,
     bits: Annotated[
         int | None, typer.Option(help="Of each weight, 2 to 8; activations have 8.")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Its task, as --task of search takes it.")
-    ] = None,
-    run: Annotated[
-        Path, typer.Option("--run", help="Run directory; the same command again resumes it.")
-    ] = Path("runs/quantise"),
-    text: Annotated[str | None, typer.Option(help="Text column of a table, or two: a,b.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Label column of a table; may hold lists.")
-    ] = None,
-    dev: Annotated[
-        str | None,
-        typer.Option(help="Table (or split of hf:) for reports; else a tenth is set aside."),
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Primary metric, such as f1_macro.")] = None,
+    task: TaskOption = None,
+    run: RunOption = Path("runs/quantise"),
+    text: TextOption = None,
+    label: LabelOption = None,
+    dev: DevOption = None,
+    metric: MetricOption = None,
     ranges: Annotated[
         str | None,
         typer.Option(
-            help="First ranges: error (least squared error, the default), quantile or kl."
+            help="First ranges: error (least squared error, the default), quantile or kl.",
+            autocompletion=completion.values_of("quantise.ranges"),
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Any setting: path=value, such as quantise.batch_size=32. Repeatable."
-        ),
-    ] = None,
-) -> None:
-    """Train a fine-tuned checkpoint to have weights of 2 to 8 bits; it learns from itself.
+    seed: SeedOption = None,
+    overrides: SetOption = None,
+) -> Answer:
+    """Train a checkpoint to have weights of 2 to 8 bits.
 
-    Example: stillhouse quantise runs/sst2/students/1 --task glue/sst2 --bits 4
+    It is fine-tuned on the task already, and learns from itself in full precision.
+
+    Writes the checkpoint RUN/model; the same command again resumes it.
+
+    Next: `stillhouse export RUN/model`, which keeps the ranges of the training.
+
+    Examples:
+        A student of a search, in 4 bits
+            stillhouse quantise runs/sst2/students/1 --task glue/sst2 --bits 4
     """
-    from stillhouse.cli.app import (  # noqa: PLC0415  which has this command
-        err,
-        gather_settings,
-        out,
-        resumable,
-    )
-
     settings = gather_settings(
         settings_file,
-        {
+        task_options(task, text, label, dev, metric)
+        | {
             "quantise.model": model,
             "quantise.weight_bits": bits,
             "quantise.ranges": ranges,
             "quantise.epochs": epochs,
-            "task.name": task,
-            "task.text": None if text is None else text.split(","),
-            "task.label": label,
-            "task.dev": dev,
-            "task.metric": metric,
             "seed": seed,
         },
         overrides=overrides or (),
@@ -90,12 +84,15 @@ def quantise(
     from stillhouse.api import run_quantise_job  # noqa: PLC0415  torch loads after parsing
 
     with resumable(run):
-        result = run_quantise_job(settings, run, RichNarrator(err))
-    _print_result(result, out)
-    err.print(f"\nDone. The model lies in {result.path}", markup=False, soft_wrap=True)
+        result = run_quantise_job(settings, run, narrator())
+    return Answer(
+        told={"run": run, "path": result.path, "metrics": result.metrics},
+        show=lambda: _show(result),
+        done=f"The model lies in {result.path}",
+    )
 
 
-def _print_result(result: Student, out: Console) -> None:
+def _show(result: Student) -> None:
     told = result.metrics
     table = Table(title=f"{told['metric']} on {told['quality_count']} dev examples")
     for column in ("weights", "activations", told["metric"], "95 % interval", "MB"):
@@ -105,7 +102,7 @@ def _print_result(result: Student, out: Console) -> None:
     table.add_row("float32", "float32", *_quality(told, "float_"), whole)
     table.add_row(f"{bits}, untrained", few, *_quality(told, "post_training_"), size)
     table.add_row(f"{bits}, trained", few, *_quality(told, ""), size)
-    out.print(table)
+    print_table(table)
     lines = [f"{told['compression']:.1f} times smaller; weights of epoch {told['epoch']:g}"]
     loyalty = told["loyalty"]
     if loyalty["label"] is not None:
@@ -115,7 +112,7 @@ def _print_result(result: Student, out: Console) -> None:
             f"{loyalty['probability']:.4f}"
         )
     for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(line)
 
 
 def _quality(told: Mapping[str, Any], prefix: str) -> tuple[str, str]:

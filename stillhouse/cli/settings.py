@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.device.chips import did_you_mean, find_chip, known_chips
+from stillhouse.device.chips import find_chip, known_chips
 from stillhouse.device.kinds import MEASURED
-from stillhouse.errors import SettingsError
-from stillhouse.run.settings import (
-    RunSettings,
+from stillhouse.errors import SettingsError, did_you_mean
+from stillhouse.run.settings import RunSettings, settings_from_dict
+from stillhouse.run.settings_file import (
     apply_overrides,
     parse_duration,
     parse_override,
     read_settings,
-    settings_from_dict,
 )
 
 MEASURED_DEVICES = ("auto", *MEASURED)
@@ -103,8 +102,12 @@ def read_device(text: str) -> dict[str, str | None]:
     return values
 
 
-def read_budget(text: str) -> dict[str, float]:
+def read_budget(text: str, *, option: str = "--limit") -> dict[str, float]:
     """Reads limits such as `latency_ms=5,params_m=10`.
+
+    Args:
+        text: The limits.
+        option: Where they were given.
 
     Raises:
         SettingsError: If a part has no `=`, its value is no number, or a limit is there twice.
@@ -114,8 +117,8 @@ def read_budget(text: str) -> dict[str, float]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name or name in budget:
             raise SettingsError(
-                "--limit needs different limits such as latency_ms=5 or latency_ms=5,params_m=10, "
-                f"got {text!r}"
+                f"{option} needs different limits such as latency_ms=5 or "
+                f"latency_ms=5,params_m=10, got {text!r}"
             )
         budget[name] = _number(name, value)
     return budget

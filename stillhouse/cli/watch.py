@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -15,6 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from stillhouse.cli.answer import Answer, answers
+from stillhouse.cli.options import RunArgument
+from stillhouse.cli.plain import plain_trial
+from stillhouse.cli.screen import out
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -25,33 +29,43 @@ MOST_OF_FRONT = 8
 _COLOURS = {"running": "cyan", "complete": "green", "failed": "red", "interrupted": "yellow"}
 
 
+@answers
 def watch(
-    run: Annotated[Path, typer.Argument(help="Run directory of a job, in any shell.")],
+    run: RunArgument,
     *,
     once: Annotated[bool, typer.Option("--once", help="Show it as it stands, and end.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print it once as plain data, for scripts.")
-    ] = False,
     every: Annotated[float, typer.Option(help="Seconds from one look to the next.")] = 2.0,
-) -> None:
-    """Watch a run from another shell: what it does, its trials, its front; until it ends.
+) -> Answer:
+    """Show a run at work, from another shell, until it ends.
 
-    Example: stillhouse watch runs/search
+    It tells what is done at present, the time left, the trials and their front.
+
+    Writes nothing and changes nothing; Ctrl-C ends the watching, not the run. With --json it is
+    told once, as it stands.
+
+    Examples:
+        A search at work
+            stillhouse watch runs/search
+
+        What has become of it, for a script
+            stillhouse watch runs/search --json
     """
-    from stillhouse.cli.app import out  # noqa: PLC0415  which has this command
     from stillhouse.run.watching import look_at  # noqa: PLC0415  loads Optuna
 
     sight = look_at(run)
-    if as_json:
-        out.print_json(json.dumps(plain(sight)))
-        return
     if once or not sight.is_working:
-        out.print(drawn(sight))
-        return
+        return Answer(told=plain_sight(sight), show=lambda: out.print(drawn(sight)))
+    return Answer(told=plain_sight(sight), show=lambda: _follow(run, sight, every))
+
+
+def _follow(run: Path, sight: Sight, every_s: float) -> None:
+    """Shows a run until it ends."""
+    from stillhouse.run.watching import look_at  # noqa: PLC0415  loads Optuna
+
     try:
         with Live(drawn(sight), console=out, auto_refresh=False, screen=False) as live:
             while sight.is_working:
-                time.sleep(max(0.1, every))
+                time.sleep(max(0.1, every_s))
                 sight = look_at(run)
                 live.update(drawn(sight), refresh=True)
     except KeyboardInterrupt:
@@ -130,7 +144,7 @@ def _ways_on(sight: Sight) -> list[str]:
     return [*lines, f"stillhouse report {shlex.quote(str(sight.path))}"]
 
 
-def plain(sight: Sight) -> dict[str, Any]:
+def plain_sight(sight: Sight) -> dict[str, Any]:
     """Returns a run as plain data."""
     doing = sight.doing
     return {
@@ -143,22 +157,11 @@ def plain(sight: Sight) -> dict[str, Any]:
         if doing is None
         else {name: getattr(doing, name) for name in type(doing).__slots__},
         "trials": dict(sight.counts),
-        "front": [_plain_trial(trial) for trial in sight.front],
-        "latest": [_plain_trial(trial) for trial in sight.latest],
+        "front": [plain_trial(trial) for trial in sight.front],
+        "latest": [plain_trial(trial) for trial in sight.latest],
         "hypervolume": list(sight.hypervolume),
         "students": [str(folder) for folder in sight.students],
         "storage_url": sight.storage_url,
-    }
-
-
-def _plain_trial(trial: Trial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "architecture": trial.architecture.to_dict(),
-        "state": trial.state.value,
-        "quality": trial.quality,
-        "latency_ms": trial.latency_ms,
-        "reason": trial.reason,
     }
 
 

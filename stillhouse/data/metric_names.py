@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-from stillhouse.errors import SettingsError
+from stillhouse.errors import SettingsError, did_you_mean
 
 ClassificationMetric: TypeAlias = Literal["accuracy", "f1", "f1_macro", "mcc"]
 MultiLabelMetric: TypeAlias = Literal["f1_micro", "f1_macro", "subset_accuracy"]
@@ -65,7 +65,10 @@ def metric_name(text: str) -> MetricName:
     for known in METRICS:
         if text == known:
             return known
-    raise SettingsError(f"there is no metric {text!r}; choose one of {', '.join(METRICS)}")
+    raise SettingsError(
+        f"there is no metric {text!r}; choose one of {', '.join(METRICS)}"
+        f"{did_you_mean(text, METRICS)}"
+    )
 
 
 def order_metrics(

@@ -190,8 +190,15 @@ class Task:
 
     def fingerprint(self) -> str:
         """Gives the SHA-256, in hexadecimal, of the classes and of every example in order."""
+        return self._hash(self.train, self.dev, self.unlabelled)
+
+    def dev_fingerprint(self) -> str:
+        """Gives the SHA-256, in hexadecimal, of the classes and of the examples for reports."""
+        return self._hash(self.dev)
+
+    def _hash(self, *parts: Dataset | None) -> str:
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
-        for part in (self.train, self.dev, self.unlabelled):
+        for part in parts:
             columns = {} if part is None else part.with_format(None)[:]
             digest.update(json.dumps(columns, sort_keys=True).encode())
         return digest.hexdigest()

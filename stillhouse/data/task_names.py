@@ -16,7 +16,7 @@ from stillhouse.data.tag_files import (
     CONLLU_TAGS,
     is_column_file,
 )
-from stillhouse.errors import SettingsError
+from stillhouse.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     from stillhouse.data.task import TaskSettings
@@ -66,7 +66,7 @@ def form_of(name: str) -> TaskForm:
             f"CoNLL columns ({_COLUMN_KINDS}) or in {CONLLU_SUFFIX}, a {JSON_SUFFIX} file of "
             "questions in SQuAD's form (tables are .jsonl, one JSON object a line), a dataset of "
             "the Hugging Face hub as hf:OWNER/NAME, or one of embedded, "
-            f"{', '.join((*SQUAD_TASKS, *GLUE_NAMES))}"
+            f"{', '.join((*SQUAD_TASKS, *GLUE_NAMES))}{did_you_mean(name, named)}"
         )
     return form
 

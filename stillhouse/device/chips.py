@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter
 
 from stillhouse.device.data_sheets import data_sheets
-from stillhouse.errors import DeviceError, SettingsError
+from stillhouse.errors import DeviceError, SettingsError, did_you_mean
 
 ToldPrecision: TypeAlias = Literal["float32", "bfloat16", "int8", "int8-static"]
 """Arithmetic that a latency can be told for; models are trained in the first two only.
@@ -112,9 +111,3 @@ def find_chip(name: str) -> Chip:
             f"{did_you_mean(name, chips)}"
         )
     return chips[name]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ends a message with the nearest known name, if one is near."""
-    close = get_close_matches(name.lower(), list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else ""

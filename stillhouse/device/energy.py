@@ -28,6 +28,7 @@ GPU_WATTS = 200.0
 """Where neither a counter nor the user tells: Green Algorithms (Lannelongue et al., 2021), entries
 "Any" of its tables `TDP_cpu.csv` (a core) and `TDP_gpu.csv`."""
 JOULES_PER_WH = 3600.0
+RAPL = "RAPL"
 KG_PER_LB = 0.45359237
 
 
@@ -78,12 +79,21 @@ class _Energy:
 class Meter:
     """Counts what this process costs, from when it is made until `stop`.
 
-    A job of several processes has a meter in each; only one of them counts the processors.
+    A job of several processes has a meter in each; only one of a machine counts what is of the
+    machine as a whole.
     """
 
-    def __init__(self, *, watts: float | None, powercap: Path, emissions: Emissions) -> None:
+    def __init__(
+        self,
+        *,
+        watts: float | None,
+        powercap: Path,
+        emissions: Emissions,
+        counts_machine: bool,
+    ) -> None:
         """Begins to count; the arguments are those of `metered`."""
         self._watts = watts
+        self._counts_machine = counts_machine
         self._emissions = emissions
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -107,7 +117,7 @@ class Meter:
 
     def _told(self) -> Cost:
         seconds = time.monotonic() - self._start_s
-        parts = [self._processor(), *self._used_gpus()]
+        parts = [part for part in (self._processor(), *self._used_gpus()) if self._counts(part)]
         counted = [part for part in parts if part.joules is not None]
         energy_wh = sum(part.joules or 0.0 for part in counted) / JOULES_PER_WH
         told = []
@@ -125,6 +135,11 @@ class Meter:
             how=" + ".join(told),
         )
 
+    def _counts(self, part: _Energy) -> bool:
+        """Tells whether no other process counts a part: a GPU's counter, or threads of its own."""
+        is_shared = self._watts is not None if part.joules is None else part.counter == RAPL
+        return self._counts_machine or not is_shared
+
     def _power(self, parts: Sequence[_Energy]) -> tuple[float, str]:
         """Returns the watts of parts without counters, and where they are from."""
         if self._watts is not None:
@@ -136,7 +151,7 @@ class Meter:
         self._read_processor()
         cores = torch.get_num_threads()
         return _Energy(
-            counter="RAPL",
+            counter=RAPL,
             joules=self._processor_joules,
             default_watts=CORE_WATTS * cores,
             default_told=f"{CORE_WATTS:g} W a thread x {cores}",
@@ -174,7 +189,11 @@ class Meter:
 
 @contextmanager
 def metered(
-    *, watts: float | None = None, powercap: Path = POWERCAP, emissions: Emissions = STRUBELL
+    *,
+    watts: float | None = None,
+    powercap: Path = POWERCAP,
+    emissions: Emissions = STRUBELL,
+    counts_machine: bool = True,
 ) -> Iterator[Meter]:
     """Meters what runs in the context.
 
@@ -184,6 +203,8 @@ def metered(
         powercap: Folder with the processors' counters. Reading them takes the rights of root on
             most systems.
         emissions: Factors from energy to carbon dioxide.
+        counts_machine: Whether what is of the machine as a whole counts here, its processors'
+            counters and the stated power; of several processes on one machine for one of them.
 
     Yields:
         The meter, whose `cost()` can be asked at any time; after the context it is the total.
@@ -196,7 +217,9 @@ def metered(
             f"the power of a machine is a number of watts above 0, not {watts:g}: state what it "
             "takes at work, or leave it out"
         )
-    meter = Meter(watts=watts, powercap=powercap, emissions=emissions)
+    meter = Meter(
+        watts=watts, powercap=powercap, emissions=emissions, counts_machine=counts_machine
+    )
     try:
         yield meter
     finally:

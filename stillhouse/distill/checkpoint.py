@@ -125,7 +125,9 @@ class CheckpointFolder:
         return int(state["step"])
 
     def clear(self) -> None:
-        """Removes all checkpoints of the training."""
+        """Removes all checkpoints of the training; one that is half removed is none any more."""
+        for marker in self.path.glob(f"step-*/{COMPLETE_FILE}"):
+            marker.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _newest(self) -> Path | None:

@@ -12,7 +12,7 @@ Letters in names: B sentences, T words of the longest, C tags.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import torch
@@ -133,14 +133,16 @@ def smoothed(probabilities_BTC: Tensor, share: float) -> Tensor:
     return probabilities_BTC * (1 - share) + share / probabilities_BTC.shape[-1]
 
 
-def view_loss(logits_BTC: Tensor, targets: Targets, shift: int = 0) -> Tensor:
+def view_loss(logits_BTC: Tensor, targets: Targets, words_BT: Tensor, *, shift: int = 0) -> Tensor:
     """Cross-entropy of what is told at word t with the target of word t + `shift`.
 
-    Words without a target, or without a neighbour on that side, do not count.
+    Where there is no word, or the word that is told of is none or has no target, nothing counts. A
+    word without a target of its own tells of its neighbours all the same.
 
     Args:
         logits_BTC: What a module tells.
         targets: What it should tell.
+        words_BT: Where there is a word, and no padding.
         shift: 1 for the word after, -1 for the one before, 0 for the word itself.
 
     Returns:
@@ -149,8 +151,7 @@ def view_loss(logits_BTC: Tensor, targets: Targets, shift: int = 0) -> Tensor:
     words = logits_BTC.shape[1]
     told = slice(max(0, -shift), words - max(0, shift))
     wanted = slice(max(0, shift), words - max(0, -shift))
-    # A word with a target on one side only is the last or the first of its sentence.
-    kept_BT = targets.known_BT[:, told] & targets.known_BT[:, wanted]
+    kept_BT = words_BT[:, told] & words_BT[:, wanted] & targets.known_BT[:, wanted]
     target_BTC = targets.probabilities_BTC[:, wanted].detach().float()
     log_BTC = functional.log_softmax(logits_BTC[:, told].float(), dim=-1)
     loss_BT = -(target_BTC * log_BTC).sum(dim=-1)
@@ -158,18 +159,19 @@ def view_loss(logits_BTC: Tensor, targets: Targets, shift: int = 0) -> Tensor:
 
 
 def cross_view_loss(
-    logits: Mapping[RestrictedView, Tensor], targets: Targets, *, share: float
+    logits: Mapping[RestrictedView, Tensor], targets: Targets, words_BT: Tensor, *, share: float
 ) -> Tensor:
     """Sums the losses of all views on targets with label smoothing.
 
     Args:
         logits: `[B, T, C]` of every view.
         targets: Not smoothed yet.
+        words_BT: Where there is a word, and no padding.
         share: Of the label smoothing, 0..1.
     """
     smooth = Targets(smoothed(targets.probabilities_BTC, share), targets.known_BT)
     return torch.stack(
-        [view_loss(part, smooth, SHIFTS[view]) for view, part in logits.items()]
+        [view_loss(part, smooth, words_BT, shift=SHIFTS[view]) for view, part in logits.items()]
     ).sum()
 
 
@@ -235,7 +237,7 @@ def train_cross_view(
             lesson.backward,
             schedule,
             accelerator=setting.accelerator,
-            watch=setting.watched(average),
+            watch=replace(setting.watched(average), tokens=lesson.words),
         )
     model.load_state_dict(average.module.state_dict())
     return report
@@ -287,17 +289,28 @@ class _Lesson:
         Returns:
             The last losses on either kind of text, 0 of one that was not read yet.
         """
-        if self._other_order is None:
-            kind, loss = 0, self._labelled_loss(self._order.batch(step))
-        elif step % 2 == 0:
-            kind, loss = 0, self._labelled_loss(self._order.batch(step // 2))
-        else:
-            kind, loss = 1, self._unlabelled_loss(self._other_order.batch(step // 2))
+        _, indices = self._chosen(step)
+        kind = 0 if self._other_order is None else step % 2
+        loss = self._unlabelled_loss(indices) if kind else self._labelled_loss(indices)
         weight = self._rule.unlabelled_weight if kind else 1.0
         self._setting.accelerator.backward(loss * weight)
         self._losses = self._losses.clone()
         self._losses[kind] = loss.detach()
         return self._losses
+
+    def words(self, step: int) -> int:
+        """Counts the words of a step."""
+        encoded, indices = self._chosen(step)
+        return int(encoded.lengths[indices].sum())
+
+    def _chosen(self, step: int) -> tuple[WordSet, NDArray[np.int64]]:
+        """Returns what a step reads: a set, and positions of sentences in it."""
+        if self._other_order is None:
+            return self._labelled, self._order.batch(step)
+        if step % 2 == 0:
+            return self._labelled, self._order.batch(step // 2)
+        assert self._unlabelled is not None
+        return self._unlabelled, self._other_order.batch(step // 2)
 
     def _labelled_loss(self, indices: NDArray[np.int64]) -> Tensor:
         batch = self._batch(self._labelled, indices)
@@ -305,7 +318,7 @@ class _Lesson:
         logits_BTC = self._model.tagger(batch, self._rule.dropout)
         gold_BTC = functional.one_hot(batch.tags_BT.clamp(min=0), logits_BTC.shape[-1]).float()
         smooth = smoothed(gold_BTC, self._rule.label_smoothing)
-        return view_loss(logits_BTC, Targets(smooth, batch.mask_BT))
+        return view_loss(logits_BTC, Targets(smooth, batch.mask_BT), batch.mask_BT)
 
     def _unlabelled_loss(self, indices: NDArray[np.int64]) -> Tensor:
         assert self._unlabelled is not None
@@ -313,11 +326,11 @@ class _Lesson:
         targets = self._targets(batch, indices)
         tagger = self._model.tagger
         views = tagger.encoder(batch, self._rule.unlabelled_dropout)
-        share = self._rule.label_smoothing
-        loss = cross_view_loss(self._model.auxiliary(views), targets, share=share)
+        words_BT, share = batch.mask_BT, self._rule.label_smoothing
+        loss = cross_view_loss(self._model.auxiliary(views), targets, words_BT, share=share)
         if self._setting.teacher is not None:
             loss = loss + cross_view_loss(
-                {"full": tagger.primary(views.full_BTD)}, targets, share=share
+                {"full": tagger.primary(views.full_BTD)}, targets, words_BT, share=share
             )
         return loss
 

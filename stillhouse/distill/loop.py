@@ -157,7 +157,7 @@ def train(  # noqa: PLR0913  the one training loop: what differs between trainin
                 settings.schedule(len(encoded)),
                 accelerator=accelerator,
                 parameters=None if parts is None else parts(modules),
-                watch=_shown(model, watch),
+                watch=replace(_shown(model, watch), tokens=lesson.tokens),
             )
             weighted = [t.weight * part for t, part in zip(terms, report.losses, strict=False)]
             return replace(report, loss=sum(weighted)) if weighted else report
@@ -209,7 +209,15 @@ class _Lesson:
         self._accelerator.backward((parts * weights).sum())
         return parts.detach()
 
+    def tokens(self, step: int) -> int:
+        """Counts the tokens of a step's examples, padding apart."""
+        return int(self._encoded.lengths[self._chosen(step)].sum())
+
     def _batch(self, step: int) -> Batch:
+        return collate(self._encoded, self._chosen(step))
+
+    def _chosen(self, step: int) -> NDArray[np.int64]:
+        """Returns the positions of a step's examples."""
         if step not in self._plan_steps:
             per_epoch = -(-len(self._encoded) // self._settings.batch_size)
             epoch = step // per_epoch
@@ -220,7 +228,7 @@ class _Lesson:
                 epoch=epoch,
             )
             self._plan_steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        return collate(self._encoded, self._plan[step - self._plan_steps.start])
+        return self._plan[step - self._plan_steps.start]
 
 
 def _shown(model: PreTrainedModel, watch: Watch) -> Watch:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.distill.checkpoint import BestWeights
+from stillhouse.distill.token_count import TRAINED
 from stillhouse.errors import SettingsError, TrainingError
 
 if TYPE_CHECKING:
@@ -109,12 +110,15 @@ class Watch:
         checkpoint: Where to keep checkpoints, or `None` for none.
         deadline: `time.monotonic()` after which training stops with an error, or `None`.
         evaluations: What chooses the weights to end with, or `None` for the last ones.
+        tokens: Tells how many tokens a 0-based step reads, over all workers, for the cost of the
+            job; `train` knows it of its own. `None` counts none.
     """
 
     on_step: Callable[[Progress], None] | None = None
     checkpoint: CheckpointFolder | None = None
     deadline: float | None = None
     evaluations: Evaluations | None = None
+    tokens: Callable[[int], int] | None = None
 
 
 UNWATCHED = Watch()
@@ -289,6 +293,8 @@ class _Run:
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if self._watch.tokens is not None and self._is_writer:
+            TRAINED.add(self._watch.tokens(step))
         return losses
 
     def _evaluate(self, done: int) -> None:

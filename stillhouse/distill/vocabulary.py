@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from stillhouse.model.anatomy import anatomy_of
-from stillhouse.model.lsq import QuantisedEmbedding
+from stillhouse.model.lsq_parts import QuantisedEmbedding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -49,11 +49,11 @@ def label_scores(
         DataError: If the examples are none, or logits and labels do not belong together.
         TrainingError: If a logit is not finite.
     """
-    return {metric: _answers(_label_metric(metric), logits, labels) for metric in metrics}
+    return {metric: _answers(label_metric(metric), logits, labels) for metric in metrics}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Answers:
+class LabelAnswers:
     """Checked predictions beside their labels: `[N]` classes or numbers, or `[N, C]` 0 or 1."""
 
     metric: LabelMetric
@@ -61,6 +61,7 @@ class _Answers:
     labels: NDArray[Any]
 
     def __len__(self) -> int:
+        """The number of examples."""
         return len(self.labels)
 
     def score(self, chosen: NDArray[np.int64] | None = None) -> float:
@@ -103,7 +104,7 @@ def _correlation(
     return value if np.isfinite(value) else 0.0
 
 
-def _label_metric(metric: MetricName) -> LabelMetric:
+def label_metric(metric: MetricName) -> LabelMetric:
     """Refuses a metric of something else than examples."""
     match metric:
         case "entity_f1" | "entity_precision" | "entity_recall" | "tag_accuracy":
@@ -115,7 +116,7 @@ def _label_metric(metric: MetricName) -> LabelMetric:
     raise SettingsError(f"metric {metric!r} needs {need}, but the task has labels of examples")
 
 
-def _answers(name: LabelMetric, logits: ArrayLike, labels: ArrayLike) -> _Answers:
+def _answers(name: LabelMetric, logits: ArrayLike, labels: ArrayLike) -> LabelAnswers:
     """Checks logits and labels and turns logits into predictions.
 
     Raises:
@@ -138,7 +139,7 @@ def _answers(name: LabelMetric, logits: ArrayLike, labels: ArrayLike) -> _Answer
     if name in REGRESSION_METRICS:
         if not np.isfinite(labels_N).all():
             raise DataError("labels hold NaN or infinity; score labelled examples only")
-        return _Answers(
+        return LabelAnswers(
             metric=name, predictions=logits_NC[:, 0], labels=labels_N.astype(np.float64)
         )
     if labels_N.dtype.kind not in "iub" or labels_N.min() < 0 or labels_N.max() >= classes:
@@ -147,12 +148,12 @@ def _answers(name: LabelMetric, logits: ArrayLike, labels: ArrayLike) -> _Answer
             f"{labels_N.min()} to {labels_N.max()}; score labelled examples only"
         )
     predictions_N = logits_NC.argmax(axis=1)
-    return _Answers(metric=name, predictions=predictions_N, labels=labels_N.astype(np.int64))
+    return LabelAnswers(metric=name, predictions=predictions_N, labels=labels_N.astype(np.int64))
 
 
 def _label_set_answers(
     metric: LabelMetric, logits_NC: NDArray[np.float64], labels_NC: NDArray[Any]
-) -> _Answers:
+) -> LabelAnswers:
     if metric not in MULTI_LABEL_METRICS or labels_NC.shape[1] == 1:
         raise SettingsError(
             f"metric {metric!r} does not fit labels of shape {list(labels_NC.shape)}; of two or "
@@ -163,7 +164,7 @@ def _label_set_answers(
             "labels of a multi-label task are 0 or 1, but hold other numbers or NaN; score "
             "labelled examples only"
         )
-    return _Answers(
+    return LabelAnswers(
         metric=metric,
         predictions=(logits_NC > 0).astype(np.int64),
         labels=labels_NC.astype(np.int64),

@@ -58,7 +58,7 @@ def score(
         DataError: If the examples are none, or logits and gold do not belong together.
         TrainingError: If a logit is not finite.
     """
-    return {name: scored.score() for name, scored in _scored(metrics, logits, gold).items()}
+    return {name: scored.score() for name, scored in judge(metrics, logits, gold).items()}
 
 
 def best_constant_f1(labels_NC: ArrayLike) -> float:
@@ -124,7 +124,7 @@ def bootstrap(
     Raises:
         SettingsError, DataError, TrainingError: As `score`.
     """
-    (scored,) = _scored([metric], logits, gold).values()
+    (scored,) = judge([metric], logits, gold).values()
     return interval_of(scored, seed=seed, resamples=resamples)
 
 
@@ -153,16 +153,26 @@ def paired_bootstrap(
     Raises:
         SettingsError, DataError, TrainingError: As `score`.
     """
-    (first,) = _scored([metric], logits_a, gold).values()
-    (second,) = _scored([metric], logits_b, gold).values()
+    (first,) = judge([metric], logits_a, gold).values()
+    (second,) = judge([metric], logits_b, gold).values()
     draws = resampled(len(first), seed=seed, resamples=resamples)
     differences = [first.score(chosen) - second.score(chosen) for chosen in draws]
     return (first.score() - second.score(), *interval(differences))
 
 
-def _scored(
+def judge(
     metrics: Sequence[str], logits: ArrayLike, gold: ArrayLike | TagGold | SpanGold
 ) -> Mapping[MetricName, Scored]:
+    """Judges predictions once; what it gives can be scored on any part of the examples.
+
+    Args:
+        metrics: As for `score`.
+        logits: As for `score`.
+        gold: As for `score`.
+
+    Raises:
+        SettingsError, DataError, TrainingError: As `score`.
+    """
     names = [metric_name(metric) for metric in metrics]
     if isinstance(gold, TagGold):
         return tag_scores(names, logits, gold)

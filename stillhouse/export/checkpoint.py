@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,7 @@ def save_checkpoint(
     *,
     metrics: Mapping[str, Any],
     card: str,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Writes a model, its tokeniser, its measures and its card as one folder, whole or not at all.
 
@@ -48,6 +50,7 @@ def save_checkpoint(
         tokenizer: The tokeniser that made its inputs.
         metrics: Content of `metrics.json`.
         card: Content of `README.md`.
+        files: Content of further files, by name.
 
     Raises:
         ExportError: If the written checkpoint does not give the model's own outputs, or the model
@@ -60,6 +63,8 @@ def save_checkpoint(
             add_code(aside)
         _check_parity(aside, model)
         (aside / "README.md").write_text(card, encoding="utf-8")
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
         text = json.dumps(metrics, indent=2, ensure_ascii=False)
         (aside / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
 

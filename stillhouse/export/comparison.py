@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 PYTORCH, FLOAT32 = "pytorch float32", "onnx float32"
 SMALLEST_OUTPUT = 1e-3
+
+Gaps: TypeAlias = "dict[str, dict[str, list[NDArray[np.float32]]]]"
+"""By file and output: differences of rows, a batch each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class Comparison:
     Attributes:
         differences: Largest difference from the model by file and output.
         shares: The same as a share of the output's largest magnitude, or of 1 where that is less.
+        medians: The difference that half of the examples (of their tokens, where every token has an
+            output) are below, as such a share.
         agreeing: Answers of the file in 8 bits that are those of the file in float32, or of the
             model where there is none.
         answers: Their number.
@@ -66,6 +71,7 @@ class Comparison:
 
     differences: dict[str, dict[str, float]]
     shares: dict[str, dict[str, float]]
+    medians: dict[str, dict[str, float]]
     agreeing: int = 0
     answers: int = 0
     tables: dict[str, LogitTable] = field(default_factory=dict)
@@ -88,10 +94,12 @@ def compare(exported: HeadedModel, graphs: Mapping[str, Graph], check: Check) ->
     found = Comparison(
         differences={name: dict.fromkeys(outputs, 0.0) for name in graphs},
         shares={name: dict.fromkeys(outputs, 0.0) for name in graphs},
+        medians={name: dict.fromkeys(outputs, 0.0) for name in graphs},
         tables=_tables(exported, [PYTORCH, *graphs], encoded),
     )
     # Rounding of float32 is told against 1 where outputs are small, steps against the outputs.
     largest = dict.fromkeys(outputs, 1.0 if FLOAT32 in graphs else SMALLEST_OUTPUT)
+    gaps: Gaps = {name: {output: [] for output in outputs} for name in graphs}
     for indices in _batches(encoded):
         batch = collate(encoded, indices)
         if len(indices) == 1:  # alone, without padding
@@ -105,12 +113,10 @@ def compare(exported: HeadedModel, graphs: Mapping[str, Graph], check: Check) ->
         for name, table in found.tables.items():
             table.fill(indices, _logits_of(gave[name]))
         real = {name: _real(one, kept_BT, exported.head) for name, one in gave.items()}
-        _note_differences(found, real, largest)
+        _note_differences(gaps, real, largest)
         if exported.head == "masked words":  # whose logits are too many to keep
             _note_agreement(found, {name: one["logits"].argmax(-1) for name, one in real.items()})
-    for name in graphs:
-        for output in outputs:
-            found.shares[name][output] = found.differences[name][output] / largest[output]
+    _tell_differences(found, gaps, largest)
     answers = {name: _answers(exported, table, check) for name, table in found.tables.items()}
     _note_agreement(found, {name: one for name, one in answers.items() if one is not None})
     return found
@@ -161,15 +167,23 @@ def _real(
 
 
 def _note_differences(
-    found: Comparison,
-    real: Mapping[str, Mapping[str, NDArray[np.float32]]],
-    largest: dict[str, float],
+    gaps: Gaps, real: Mapping[str, Mapping[str, NDArray[np.float32]]], largest: dict[str, float]
 ) -> None:
+    """Notes the largest difference of each row: of an example, or of a token."""
     for output, expected in real[PYTORCH].items():
         largest[output] = max(largest[output], float(np.abs(expected).max()))
-        for name, so_far in found.differences.items():
-            gap = np.abs(real[name][output] - expected).max()
-            so_far[output] = float(np.maximum(so_far[output], gap))  # which keeps a NaN
+        for name, of_file in gaps.items():
+            gap = np.abs(real[name][output] - expected)
+            of_file[output].append(gap.reshape(len(gap), -1).max(axis=1))
+
+
+def _tell_differences(found: Comparison, gaps: Gaps, largest: Mapping[str, float]) -> None:
+    for name, of_file in gaps.items():
+        for output, parts in of_file.items():
+            rows = np.concatenate(parts)  # a NaN among them stays one
+            found.differences[name][output] = float(rows.max())
+            found.shares[name][output] = float(rows.max()) / largest[output]
+            found.medians[name][output] = float(np.median(rows)) / largest[output]
 
 
 def _note_agreement(found: Comparison, answers: Mapping[str, NDArray[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from stillhouse.errors import ExportError
 from stillhouse.export.checkpoint import METRICS_FILE
 from stillhouse.files import folder_written_aside
 from stillhouse.model.lsq import load_quantised, settle
+from stillhouse.model.own_families import add_code, needs_code
 from stillhouse.model.packing_bits import PACKED_FILE, load_packed, write_packed
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+QUANTISED_FOLDER = "quantised"
+"""Of a student's form in few bits, in its own folder."""
 BYTES_A_MB = 1e6
 BYTES_A_FLOAT = 4
 CARD = """---
@@ -45,8 +49,8 @@ model = load_quantised("path/to/this/folder")
 ```
 
 `{packed}` holds the same weights as whole numbers of {weight_bits} bits. In
-`model.safetensors` they are rounded, in float32: transformers alone loads that, and computes the
-activations in float32.
+`model.safetensors` they are rounded, in float32: transformers alone loads that{loading}, and
+computes the activations in float32.
 
 All choices were made on examples held out of the training set; dev was read once. The licences of
 `{model}` and of the training data apply.
@@ -58,6 +62,8 @@ def save_quantised(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     measure: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    *,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Writes a quantised model, packed and not, as one folder, whole or not at all.
 
@@ -67,6 +73,7 @@ def save_quantised(
         tokenizer: The tokeniser that made its inputs.
         measure: Given sizes as they stand in `metrics.json`, returns all of that file, with what
             the card tells.
+        files: Further ones by name.
 
     Raises:
         ExportError: If what was written does not give the model's own outputs.
@@ -75,6 +82,8 @@ def save_quantised(
     with folder_written_aside(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+        if needs_code(model.config):
+            add_code(aside)
         write_packed(model, aside / PACKED_FILE)
         for written in (load_quantised(aside), load_packed(aside)):
             _check_same(model, written, folder)
@@ -87,10 +96,13 @@ def save_quantised(
                 "compression": float_bytes / packed_bytes,
             }
         )
-        card = CARD.format(**metrics, packed=PACKED_FILE)
+        loading = " with `trust_remote_code=True`" if needs_code(model.config) else ""
+        card = CARD.format(**metrics, packed=PACKED_FILE, loading=loading)
         (aside / "README.md").write_text(card, encoding="utf-8")
         text = json.dumps(metrics, indent=2, ensure_ascii=False)
         (aside / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
 
 
 def _float_parameters(model: PreTrainedModel) -> int:

@@ -1,6 +1,7 @@
 """How transformers builds each family of encoders: the one table of names.
 
-A family joins stillhouse by one more `Anatomy` here; nothing else asks how a model is built.
+A family joins stillhouse by one more `Anatomy` here, or from outside by `add_family`; nothing else
+asks how a model is built.
 """
 
 from __future__ import annotations
@@ -187,6 +188,22 @@ _ONLY_STUDENTS = {
     "chain_bert": "is a chain of operations",
     "mobilebert": "has its layers in bottlenecks",
 }
+
+
+def add_family(model_type: str, anatomy: Anatomy) -> None:
+    """Lets models of a further family be teachers and students, in this process.
+
+    Args:
+        model_type: What their `config.model_type` says.
+        anatomy: Where the family keeps its parts; often another one's with some names replaced.
+
+    Raises:
+        TeacherError: If there is another anatomy for it.
+    """
+    if FAMILIES.setdefault(model_type, anatomy) != anatomy:
+        raise TeacherError(
+            f"model type {model_type!r} has another anatomy already: a family is added once"
+        )
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:

@@ -12,13 +12,8 @@ import numpy as np
 import torch
 
 from stillhouse.errors import TrainingError
-from stillhouse.model.lsq import (
-    ACTIVATION_BITS,
-    activation_clips,
-    levels_of,
-    observed,
-    quantised_parts,
-)
+from stillhouse.model.lsq import activation_clips, observed, quantised_parts
+from stillhouse.model.lsq_parts import ACTIVATION_BITS, levels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

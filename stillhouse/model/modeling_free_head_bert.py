@@ -28,6 +28,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 class FreeHeadBertConfig(PretrainedConfig):  # type: ignore[misc]  # untyped in transformers
@@ -123,10 +124,12 @@ class FreeHeadBertEmbeddings(nn.Module):
 class FreeHeadBertHeads(nn.Module):
     """Attention over heads × head size features, whatever the hidden size.
 
-    Attention weights are appended to `attentions` where the caller gives a list.
+    It is PyTorch's own, plain products (`eager`), or any function that was registered with
+    transformers' `AttentionInterface` under another name. Attention weights are appended to
+    `attentions` where the caller gives a list; PyTorch's own has none, so plain products stand in.
 
     Neither this class nor its wrapper has "Attention" in its name: transformers would take that for
-    a promise to use its own attention interface, and not let the kernel be chosen.
+    a promise to use its own attention functions under all names, and not let one be chosen.
     """
 
     def __init__(self, config: FreeHeadBertConfig) -> None:
@@ -149,22 +152,51 @@ class FreeHeadBertHeads(nn.Module):
             project(hidden_BTD).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
+        heads = query_BHTK, key_BHTK, value_BHTK
         dropout = self.dropout.p if self.training else 0.0
-        if attentions is not None or self.config._attn_implementation == "eager":
-            scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * self.head_size**-0.5
-            if mask_B11T is not None:
-                scores_BHTT = scores_BHTT.masked_fill(
-                    ~mask_B11T, torch.finfo(scores_BHTT.dtype).min
-                )
-            attention_BHTT = scores_BHTT.softmax(dim=-1)
-            if attentions is not None:
-                attentions.append(attention_BHTT)
-            context_BHTK = F.dropout(attention_BHTT, dropout) @ value_BHTK
+        name = self.config._attn_implementation
+        if name not in ("eager", "sdpa"):
+            context_BTHK, attention_BHTT = ALL_ATTENTION_FUNCTIONS[name](
+                self,
+                *heads,
+                _added(mask_B11T, hidden_BTD.dtype),
+                dropout=dropout,
+                scaling=self.head_size**-0.5,
+            )
+        elif attentions is not None or name == "eager":
+            context_BTHK, attention_BHTT = _plain_attention(*heads, mask_B11T, dropout)
         else:
             context_BHTK = F.scaled_dot_product_attention(
-                query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B11T, dropout_p=dropout
+                *heads, attn_mask=mask_B11T, dropout_p=dropout
             )
-        return context_BHTK.transpose(1, 2).flatten(2)
+            return context_BHTK.transpose(1, 2).flatten(2)
+        if attentions is not None:
+            attentions.append(attention_BHTT)
+        return context_BTHK.flatten(2)
+
+
+def _plain_attention(
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    mask_B11T: Tensor | None,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Returns context `[B, T, H, K]` and attention weights `[B, H, T, T]`."""
+    scores_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * query_BHTK.shape[-1] ** -0.5
+    if mask_B11T is not None:
+        scores_BHTT = scores_BHTT.masked_fill(~mask_B11T, torch.finfo(scores_BHTT.dtype).min)
+    attention_BHTT = scores_BHTT.softmax(dim=-1)
+    context_BHTK = F.dropout(attention_BHTT, dropout) @ value_BHTK
+    return context_BHTK.transpose(1, 2), attention_BHTT
+
+
+def _added(mask_B11T: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Makes what is added to scores of a mask of what may be read."""
+    if mask_B11T is None:
+        return None
+    zero_B11T = torch.zeros_like(mask_B11T, dtype=dtype)
+    return zero_B11T.masked_fill(~mask_B11T, torch.finfo(dtype).min)
 
 
 class FreeHeadBertResidual(nn.Module):

@@ -27,16 +27,14 @@ from transformers.masking_utils import eager_mask
 
 from stillhouse.errors import ExportError
 from stillhouse.model.anatomy import encoder_layers, layered_anatomy_of
-from stillhouse.model.lsq import (
+from stillhouse.model.lsq import all_clips, is_quantised, quantised_parts
+from stillhouse.model.lsq_parts import (
     ACTIVATION_BITS,
     SMALLEST_CLIP,
     QuantisedEmbedding,
     QuantisedLinear,
     QuantisedPart,
-    all_clips,
-    is_quantised,
     levels_of,
-    quantised_parts,
 )
 from stillhouse.model.onnx_graph import EXACT_SUMS, read_graph, require_onnx, write_graph
 from stillhouse.model.packing_bits import codes_of

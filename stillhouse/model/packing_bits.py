@@ -19,13 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stillhouse.errors import ExportError
-from stillhouse.model.lsq import (
-    SMALLEST_CLIP,
-    levels_of,
-    quantised_parts,
-    told_bits,
-    unfilled_model,
-)
+from stillhouse.model.lsq import quantised_parts, told_bits, unfilled_model
+from stillhouse.model.lsq_parts import SMALLEST_CLIP, levels_of
 from stillhouse.space.counts import count_parameters
 
 if TYPE_CHECKING:

@@ -60,10 +60,8 @@ def score_scale(student_head_size: int, teacher_head_size: int) -> float:
     by √(K_S/K_T), so the scores need √(K_T/K_S), half of it (in the exponent) on each side. In a
     teacher whose dimensions are independent the product shrinks by the root only and the factor
     overshoots: all-MiniLM-L6-v2 lies between, at 1.05 to 1.29 of the teacher's spread with half
-    heads (0.74 to 0.91 without the factor), and at 1.15 to 1.48 with their important halves (0.81
-    to 1.05). What a narrower hidden state takes from the scores is not made up for: MiniLM's
-    important halves of everything have 0.33 to 0.69 of the spread. With K_S > K_T the added
-    dimensions are near zero and only the divisor grows.
+    heads (0.74 to 0.91 without the factor). What a narrower hidden state takes from the scores is
+    not made up for. With K_S > K_T the added dimensions are near zero and only the divisor grows.
 
     ETD (arXiv 2104.11928) divides by the root of the new head size. Every student does, for that
     divisor is part of its attention; this factor comes on top.

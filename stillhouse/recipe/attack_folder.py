@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from stillhouse.errors import RunError
 from stillhouse.evaluate.attack import Outcome, Target
 from stillhouse.files import write_text_atomically
-from stillhouse.run.settings import difference
+from stillhouse.run.settings_file import difference
 
 SETTINGS_FILE = "settings.json"
 OUTCOMES_FILE = "outcomes.jsonl"

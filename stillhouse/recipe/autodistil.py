@@ -398,6 +398,7 @@ def _extract(
         "workload_label": scales.workload.label,
         "parameters_encoder": count_encoder_parameters(architecture),
         **teacher_costs(sum(p.numel() for p in nursery.teacher.model.parameters()), weighed),
+        "teacher_architecture": architecture_of(nursery.teacher.model.config).to_dict(),
         **cost_metrics(limits, weighed),
         "initialisation": {"kind": "supernet", "layers": list(layers)},
         "held_out_sequences": len(nursery.corpus.held_out),

@@ -157,9 +157,10 @@ def _terms(bench: Workbench, student: PreTrainedModel, seed: int) -> list[Term]:
     distill, teacher = bench.settings.distill, bench.teacher
     if bench.settings.search.quality == "hidden":
         return [hidden_term(distill, student.config, teacher.config, weight=1.0, seed=seed)]
-    return distillation_terms(
+    named = distillation_terms(
         distill, student.config, teacher.config, kind=bench.task.kind, seed=seed
     )
+    return [*named, *bench.own.terms_of(student.config, teacher.config)]
 
 
 def _score(

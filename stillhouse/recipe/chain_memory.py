@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from stillhouse.errors import DeviceError
+from stillhouse.errors import LimitError
 from stillhouse.recipe.limits import bytes_per_parameter
 
 if TYPE_CHECKING:
     from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
-    from stillhouse.recipe.chain_selection import ChainTable
+    from stillhouse.recipe.chain_table import ChainTable
     from stillhouse.recipe.limits import Weighed
 
 MEMORY_ROUNDS = 4
@@ -72,12 +72,13 @@ def bound_memory(
     """Measures the smallest chain of a table.
 
     Raises:
-        DeviceError: If even that one needs more, or the device cannot tell memory.
+        LimitError: If even that one needs more.
+        DeviceError: If the device cannot tell memory.
     """
     smallest = table.smallest()
     memory_mb = setup.device.peak_memory_mb(smallest, setup.workload)
     if memory_mb > allowed_mb:
-        raise DeviceError(
+        raise LimitError(
             f"no student can meet the limit: even the smallest ({smallest.label}) takes "
             f"{memory_mb:.1f} MB at its peak, over memory_mb={allowed_mb:g} by "
             f"{memory_mb / allowed_mb - 1:.0%} ({setup.workload.label} on {setup.device.name}). "

@@ -7,62 +7,34 @@ targets on text without tags.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from stillhouse.data.task import load_task
-from stillhouse.device.energy import metered
-from stillhouse.distill.checkpoint import CheckpointFolder
-from stillhouse.distill.cross_view import (
-    CrossViewRule,
-    Movement,
-    TrainingPlace,
-    drawn_sentences,
-    train_cross_view,
-)
-from stillhouse.distill.steps import Evaluations
-from stillhouse.distill.teacher import cached_teacher
 from stillhouse.errors import SettingsError
-from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE
-from stillhouse.export.word_tagger import SentenceTagger, save_word_tagger
+from stillhouse.export.word_tagger import save_word_tagger
 from stillhouse.model.teachers import hash_weights
-from stillhouse.model.word_tagger import PUBLISHED, SMALL, CrossViewTagger, set_word_vectors
-from stillhouse.recipe.cross_view_data import TaggerData, read_tagger_data
-from stillhouse.recipe.cross_view_teacher import (
-    TaggingTargets,
-    TaggingTeacher,
-    load_tagging_teacher,
-)
+from stillhouse.recipe.cross_view_data import read_tagger_data
+from stillhouse.recipe.cross_view_teacher import load_tagging_teacher
+from stillhouse.recipe.cross_view_training import TaggerBench, tagger_sizes, train_tagger
 from stillhouse.recipe.finetune import CHOICES
 from stillhouse.recipe.limits import size_mb
-from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.scoring import quality_facts
 from stillhouse.recipe.teacher import SCRATCH
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from pathlib import Path
 
-    from stillhouse.data.encoding import EncodedSet
     from stillhouse.data.task import Task
-    from stillhouse.distill.steps import TrainReport, Watch
-    from stillhouse.distill.teacher import TeacherSignals
-    from stillhouse.model.word_tagger import TaggerSizes
-    from stillhouse.run.cross_view_settings import CrossViewSettings
+    from stillhouse.distill.steps import TrainReport
+    from stillhouse.model.word_tagger import CrossViewTagger
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
     from stillhouse.run.settings import RunSettings
 
-PUBLISHED_WARMUP = 5_000
-WARMUP_FRACTION = 0.1
 CARD = """---
 library_name: stillhouse
 tags: [stillhouse, token-classification]
@@ -83,77 +55,6 @@ Trained on the task `{task}` with stillhouse, on {labelled_sentences:,} sentence
 
 Weights of step {best_step} of {steps}. {choice} The licence of the training data applies.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    """What a training starts from.
-
-    Attributes:
-        sizes: Widths of the tagger.
-        teacher: Tells tags of text without them, where it is not the tagger itself.
-    """
-
-    settings: RunSettings
-    run: RunDirectory
-    narrator: Narrator
-    accelerator: Accelerator
-    data: TaggerData
-    sizes: TaggerSizes
-    teacher: TaggingTeacher | None
-
-    @property
-    def wanted(self) -> CrossViewSettings:
-        """The settings of the training."""
-        return self.settings.cross_view
-
-    @property
-    def metric(self) -> str:
-        """Name of the task's primary metric."""
-        return self.data.metrics[0]
-
-    def tagger(self, model: CrossViewTagger) -> SentenceTagger:
-        """Puts what is served of a model together."""
-        return SentenceTagger(
-            network=model.tagger,
-            sizes=self.sizes,
-            lexicon=self.data.lexicon,
-            code=self.data.code,
-        )
-
-
-def cross_view_rule(settings: RunSettings) -> CrossViewRule:
-    """Returns what a step of a run computes."""
-    wanted = settings.cross_view
-    return CrossViewRule(
-        label_smoothing=wanted.label_smoothing,
-        dropout=wanted.dropout,
-        unlabelled_dropout=wanted.unlabelled_dropout,
-        batch_size=wanted.batch_size,
-        unlabelled_batch_size=wanted.unlabelled_batch_size,
-        unlabelled_weight=wanted.unlabelled_weight,
-        seed=settings.seed,
-    )
-
-
-def movement(wanted: CrossViewSettings) -> Movement:
-    """Returns how weights are moved; without a word on it, the warm-up ends in a tenth of a run."""
-    usual = min(PUBLISHED_WARMUP, round(WARMUP_FRACTION * wanted.steps))
-    return Movement(
-        steps=wanted.steps,
-        learning_rate=wanted.learning_rate,
-        warmup_steps=usual if wanted.warmup_steps is None else wanted.warmup_steps,
-        decay=wanted.decay,
-        momentum=wanted.momentum,
-        clip_norm=wanted.clip_norm,
-        average=wanted.average,
-    )
-
-
-def tagger_sizes(wanted: CrossViewSettings) -> TaggerSizes:
-    """Returns the widths that the settings name."""
-    sizes = PUBLISHED if wanted.size == "published" else SMALL
-    return sizes if wanted.word_size is None else replace(sizes, word=wanted.word_size)
 
 
 def train_word_tagger(
@@ -183,8 +84,8 @@ def train_word_tagger(
     _check_teacher(settings)
     with run.timed("data"):
         bench = _open_bench(settings, run, narrator, task)
-    with run.timed("training"), _costed(run) as keep_cost:
-        model, report = _train(bench, keep_cost)
+    with run.timed("training"):
+        model, report = train_tagger(bench)
     with run.timed("evaluation"):
         return _finish(bench, model, report)
 
@@ -217,7 +118,7 @@ def _check_teacher(settings: RunSettings) -> None:
 
 def _open_bench(
     settings: RunSettings, run: RunDirectory, narrator: Narrator, task: Task | None
-) -> _Bench:
+) -> TaggerBench:
     """Loads data and teacher, and writes what the run stands on; trains nothing."""
     task = load_task(settings.task) if task is None else task
     sizes = tagger_sizes(settings.cross_view)
@@ -232,7 +133,7 @@ def _open_bench(
         narrator.say(line)
     run.write_provenance(settings, {"data_sha256": data.fingerprint, **facts})
     run.update_state({"task": task.name})
-    return _Bench(
+    return TaggerBench(
         settings=settings,
         run=run,
         narrator=narrator,
@@ -243,94 +144,7 @@ def _open_bench(
     )
 
 
-def _train(bench: _Bench, keep_cost: Callable[[], None]) -> tuple[CrossViewTagger, TrainReport]:
-    data, run = bench.data, bench.run
-    model = CrossViewTagger(
-        bench.sizes,
-        words=data.lexicon.word_count,
-        characters=data.lexicon.character_count,
-        tags=len(data.code.names),
-        seed=bench.settings.seed,
-    )
-    if data.vectors:
-        set_word_vectors(model.tagger, *data.vector_rows())
-    targets = None if bench.teacher is None else _targets(bench, bench.teacher)
-    checkpoint = CheckpointFolder(path=run.work / "training", fingerprint=data.fingerprint)
-    title = f"{bench.wanted.steps:,} steps"
-    logs = run.tensorboard / "cross-view"
-    with (
-        SummaryWriter(str(logs / "evaluations")) as curves,
-        watched(bench.narrator, logs, title, checkpoint=checkpoint) as watch,
-    ):
-
-        def judged(averaged: CrossViewTagger) -> Watch:
-            def quality(done: int) -> float:
-                found = _quality(bench, averaged)
-                keep_cost()
-                curves.add_scalar(f"validation/{bench.metric}", found, done)
-                bench.narrator.note(
-                    f"Step {done:,}: {bench.metric} {found:.4f} on held-out training sentences"
-                )
-                return found
-
-            evaluations = Evaluations(
-                score=quality,
-                every_steps=bench.wanted.evaluate_every,
-                patience=bench.wanted.patience,
-            )
-            return replace(watch, evaluations=evaluations)
-
-        report = train_cross_view(
-            model,
-            data.labelled,
-            data.unlabelled,
-            cross_view_rule(bench.settings),
-            movement(bench.wanted),
-            setting=TrainingPlace(accelerator=bench.accelerator, watch=judged, teacher=targets),
-        )
-    return model, report
-
-
-def _targets(bench: _Bench, teacher: TaggingTeacher) -> TaggingTargets:
-    """Lets the teacher read the sentences that the training is going to draw."""
-    unlabelled, narrator = bench.data.unlabelled, bench.narrator
-    assert unlabelled is not None
-    drawn = drawn_sentences(unlabelled, cross_view_rule(bench.settings), bench.wanted.steps)
-    numbers = np.unique(np.concatenate(drawn)) if drawn else np.zeros(0, np.int64)
-
-    def ask(model: PreTrainedModel, encoded: EncodedSet) -> TeacherSignals:
-        narrator.begin("Teacher's tags", 1.0)
-        try:
-            return cached_teacher(
-                model,
-                encoded,
-                frozenset(),
-                directory=bench.run.work / "cache",
-                teacher_hash=hash_weights(model),
-                precision="float32",
-                limit_gb=bench.settings.distill.cache_gb,
-                on_progress=narrator.advance,
-            )
-        finally:
-            narrator.end()
-
-    teacher.model.to(bench.accelerator.device)
-    return TaggingTargets(
-        teacher,
-        bench.data.code,
-        {int(number): bench.data.text.sentences[number] for number in numbers},
-        max_length=bench.settings.task.max_length,
-        ask=ask,
-    )
-
-
-def _quality(bench: _Bench, model: CrossViewTagger) -> float:
-    validation = bench.data.validation
-    votes = bench.tagger(model).votes(validation.words)
-    return score([bench.metric], votes, validation.gold)[bench.metric]
-
-
-def _finish(bench: _Bench, model: CrossViewTagger, report: TrainReport) -> Path:
+def _finish(bench: TaggerBench, model: CrossViewTagger, report: TrainReport) -> Path:
     """Writes the tagger with its measures; dev is read here."""
     data, run, wanted = bench.data, bench.run, bench.wanted
     tagger = bench.tagger(model)
@@ -369,27 +183,3 @@ def _finish(bench: _Bench, model: CrossViewTagger, report: TrainReport) -> Path:
         f"on {metrics['quality_count']} dev sentences. {metrics['choice']}"
     )
     return run.model
-
-
-@contextmanager
-def _costed(run: RunDirectory) -> Iterator[Callable[[], None]]:
-    """Adds what the body costs to the run's cost, whether it ends well or not.
-
-    Yields:
-        What writes the cost so far, so that a process that is killed leaves most of its own.
-    """
-    before: Mapping[str, Any] = run.state().get("cost", {})
-    with metered() as meter:
-
-        def keep() -> None:
-            now = asdict(meter.cost())
-            added = {
-                name: round(before.get(name, 0.0) + now[name], 4)
-                for name in ("seconds", "energy_wh", "co2_g")
-            }
-            run.update_state({"cost": {**added, "how": now["how"]}})
-
-        try:
-            yield keep
-        finally:
-            keep()

@@ -25,6 +25,7 @@ from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, known_max_length, read_metrics
 from stillhouse.export.comparison import Check
 from stillhouse.export.onnx_folder import Calibration, Provenance, write_onnx_folder
+from stillhouse.export.quantised import QUANTISED_FOLDER
 from stillhouse.model.anatomy import label_names, usable_positions
 from stillhouse.model.checkpoint_heads import OF_TASKS, load_headed
 from stillhouse.model.heads import head_for
@@ -49,8 +50,6 @@ EMBEDDED_TEXTS = 24
 MOST_CALIBRATING = 256
 """Examples that scales are fixed on."""
 FEWEST_CALIBRATING = 16
-QUANTISED = "quantised"
-"""Folder of a student's form in few bits, in its own."""
 PAIR_SEPARATOR = " ||| "
 """Parts a question from its passage in a text, as in the example of an exported folder."""
 
@@ -317,21 +316,48 @@ def _provenance(name: str) -> Provenance:
     if not folder.is_dir():
         return Provenance()
     metrics = read_metrics(folder) if (folder / METRICS_FILE).exists() else {}
-    teacher = _teacher_of(folder)
-    licence = _licence(folder) or (None if teacher is None else _licence(Path(teacher)))
-    return Provenance(teacher=teacher, licence=licence, metrics=metrics)
+    return Provenance(teacher=_teacher_of(folder), licence=_licence_of(folder), metrics=metrics)
 
 
 def _teacher_of(folder: Path) -> str | None:
-    """Reads the teacher of a student in a run directory, `RUN/students/N`, or quantised in it."""
-    if folder.name == QUANTISED:
+    """Reads what a checkpoint in a run directory learnt from, where that was another model."""
+    job, source = _source_of(folder)
+    return source if job in ("teacher", "quantise") else None
+
+
+def _licence_of(folder: Path) -> str | None:
+    """Reads the licence of a checkpoint, or the nearest one of those that it was made of."""
+    seen: set[Path] = set()
+    while folder not in seen:  # a folder that names itself would never end
+        licence = _licence(folder)
+        _, source = _source_of(folder)
+        if licence is not None or source is None:
+            return licence
+        seen.add(folder)
+        folder = Path(source).resolve()
+    return None
+
+
+def _source_of(folder: Path) -> tuple[str, str | None]:
+    """Tells how a checkpoint in a run directory was made, and of which other one.
+
+    Returns:
+        Section of the run's settings that names the other one, and its name: `teacher` of a
+        student, `RUN/students/N`, quantised or not; `quantise` or `finetune` of `RUN/model`.
+    """
+    if folder.name == QUANTISED_FOLDER:
         folder = folder.parent
-    file = folder.parent.parent / "settings.yaml"
-    if not folder.name.isdecimal() or not file.exists():
-        return None
+    is_student, is_model = folder.name.isdecimal(), folder.name == "model"
+    run = folder.parent.parent if is_student else folder.parent
+    file = run / "settings.yaml"
+    if not (is_student or is_model) or not file.exists():
+        return "", None
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    teacher = settings.get("teacher", {}).get("model")
-    return None if teacher is None else str(teacher)
+    for job in ("teacher",) if is_student else ("quantise", "finetune"):
+        name = (settings.get(job) or {}).get("model")
+        if name is not None:
+            return job, str(name)
+    return "", None
 
 
 def _licence(folder: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import train
 from stillhouse.errors import DeviceError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, pack_answers
 from stillhouse.evaluate.loyalty import loyalty
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.card import model_card
@@ -133,6 +134,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         kind=bench.task.kind,
         seed=settings.seed,
     )
+    terms += bench.own.terms_of(winner.model.config, bench.teacher.config)
     transfer = bench.data.transfer
     teacher = bench.signals(transfer, terms, "Teacher over the training set")
     checkpoint = CheckpointFolder(
@@ -154,8 +156,9 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
             teacher=teacher,
             watch=watch,
         )
+    measured, answers = student_metrics(bench, limits, winner)
     metrics = {
-        **student_metrics(bench, limits, winner),
+        **measured,
         **told_layer_map(distill, winner.model.config, bench.teacher.config),
         "cost_s": round(time.monotonic() - start_s, 3),
     }
@@ -166,13 +169,26 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         kind=bench.task.kind,
         has_code=needs_code(winner.model.config),
     )
-    save_checkpoint(folder, winner.model, bench.tokenizer, metrics=metrics, card=card)
+    save_checkpoint(
+        folder,
+        winner.model,
+        bench.tokenizer,
+        metrics=metrics,
+        card=card,
+        files={ANSWERS_FILE: answers},
+    )
     checkpoint.clear()
     return folder
 
 
-def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> dict[str, Any]:
-    """Measures a finished student: quality on dev and on search-validation, latency, size."""
+def student_metrics(
+    bench: Workbench, limits: LimitSettings, winner: Winner
+) -> tuple[dict[str, Any], bytes]:
+    """Measures a finished student: quality on dev and on search-validation, latency, size.
+
+    Returns:
+        Its measures, and its answers on dev as they are kept.
+    """
     config = winner.model.config
     architecture = described(config)
     flops = true_flops(architecture, bench.ends_of(config), length=bench.workload.length)
@@ -184,8 +200,9 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
         flops_fraction=flops / bench.flops(bench.teacher_architecture),
     )
     assert weighed.comparison is not None
-    return {
-        **_quality_metrics(bench, winner.model),
+    quality, answers = _quality_metrics(bench, winner.model)
+    metrics = {
+        **quality,
         **latency_metrics(weighed.comparison),
         **_long_text_metrics(bench, winner.model),
         "device": bench.device.name,
@@ -200,15 +217,17 @@ def student_metrics(bench: Workbench, limits: LimitSettings, winner: Winner) -> 
         "trial": winner.trial,
         **cost_metrics(limits, weighed),
     }
+    return metrics, answers
 
 
-def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:
+def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> tuple[dict[str, Any], bytes]:
     task, seed = bench.task, bench.settings.seed
     dev, validation = bench.data.dev, bench.data.validation
     chosen_on = bench.student_logits(model, validation)
     choose_threshold(model, chosen_on, validation)
     logits, gold = bench.student_logits(model, dev), own_gold(model, dev)
     facts = quality_facts(task.metrics, logits, gold, seed=seed)
+    answers = pack_answers(task.metrics, logits, gold, dev_sha256=task.dev_fingerprint())
     agreement = loyalty(
         logits,
         bench.teacher_dev_logits,
@@ -217,7 +236,7 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
         teacher_gold=own_gold(bench.teacher, dev),
     )
     teacher = read_metrics(bench.run.teacher)
-    return {
+    metrics = {
         "task_kind": task.kind,
         **facts,
         "loyalty": agreement.to_dict(),
@@ -229,6 +248,7 @@ def _quality_metrics(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]
         "teacher_quality_search": teacher["quality_search"],
         "quality_fraction": facts["quality"] / teacher["quality"] if teacher["quality"] else None,
     }
+    return metrics, answers
 
 
 def _float_quality(bench: Workbench, model: PreTrainedModel) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import TrainSettings, steps_in, train
 from stillhouse.distill.steps import Evaluations, TrainReport
 from stillhouse.distill.terms import LabelTerm
-from stillhouse.errors import DataError, RunError, TrainingError
+from stillhouse.errors import DataError, TrainingError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, pack_answers
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import encoder_parameters, label_names, usable_positions
@@ -37,11 +38,11 @@ from stillhouse.model.teachers import (
 )
 from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.logbook import watched
+from stillhouse.recipe.one_model import record_start
 from stillhouse.recipe.scoring import choose_threshold, own_gold, quality_facts
 from stillhouse.recipe.served import precision_facts
 from stillhouse.recipe.teacher import probe_examples
 from stillhouse.recipe.workbench import EncodedTask, encode_task
-from stillhouse.run.settings import PROVENANCE_KEY, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -216,7 +217,14 @@ def open_bench(
         has_fresh_head=has_fresh_head,
         model_hash=hash_weights(model),
     )
-    _record_start(bench)
+    record_start(
+        run,
+        settings,
+        name=name,
+        model_hash=bench.model_hash,
+        task=task,
+        precision=precision,
+    )
     return bench
 
 
@@ -305,10 +313,11 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
     )
     model.to(bench.accelerator.device)
     choice = CHOICES[bench.wanted.stop_on]
+    quality, answers = _dev_quality(bench, model)
     metrics = {
         "task": bench.task.name,
         "model": _checkpoint_name(bench.settings),
-        **_dev_quality(bench, model),
+        **quality,
         **precision_facts(bench.precision),
         **facts[best],
         "stop_on": bench.wanted.stop_on,
@@ -322,7 +331,14 @@ def export_best(bench: FinetuneBench, finished: Sequence[Path]) -> Path:
         **_size(model),
     }
     card = CARD.format(**metrics)
-    save_checkpoint(bench.run.model, model, bench.tokenizer, metrics=metrics, card=card)
+    save_checkpoint(
+        bench.run.model,
+        model,
+        bench.tokenizer,
+        metrics=metrics,
+        card=card,
+        files={ANSWERS_FILE: answers},
+    )
     bench.narrator.say(
         f"Learning rate {metrics['learning_rate']:g}, epoch {metrics['epoch']:g} of "
         f"{metrics['epochs_trained']:g}: {bench.metric} {metrics['quality']:.4f} on "
@@ -378,27 +394,6 @@ def _load_checkpoint(
     name_labels(model, task.label_names, kind=task.kind)
     set_dropout(model, settings.finetune.dropout)
     return model, not has_head
-
-
-def _record_start(bench: FinetuneBench) -> None:
-    """Writes what the run stands on; refuses a checkpoint that changed since the run began."""
-    provenance = read_settings(bench.run.settings_file).get(PROVENANCE_KEY) or {}
-    before = provenance.get("model_sha256", bench.model_hash)
-    name = _checkpoint_name(bench.settings)
-    if before != bench.model_hash:
-        raise RunError(
-            f"run directory {bench.run.path} was begun from other weights of {name} (SHA-256 "
-            f"{before[:12]}…, now {bench.model_hash[:12]}…): name another directory with --run"
-        )
-    bench.run.write_provenance(
-        bench.settings,
-        {
-            "model_sha256": bench.model_hash,
-            "data_sha256": bench.task.fingerprint(),
-            "training_precision": bench.precision,
-        },
-    )
-    bench.run.update_state({"task": bench.task.name, "model": name})
 
 
 def _best_rate(bench: FinetuneBench, rates: Sequence[float]) -> float:
@@ -469,11 +464,13 @@ def _steps_an_epoch(bench: FinetuneBench) -> int:
     return steps_in(len(bench.examples), bench.train_settings(rate=1.0, epochs=1.0))
 
 
-def _dev_quality(bench: FinetuneBench, model: PreTrainedModel) -> Mapping[str, Any]:
-    dev = bench.data.dev
+def _dev_quality(bench: FinetuneBench, model: PreTrainedModel) -> tuple[Mapping[str, Any], bytes]:
+    """Scores a model on dev, and packs its answers."""
+    task, dev = bench.task, bench.data.dev
     logits = predict(model, dev, precision=bench.precision)
     gold = own_gold(model, dev)
-    return quality_facts(bench.task.metrics, logits, gold, seed=bench.settings.seed)
+    facts = quality_facts(task.metrics, logits, gold, seed=bench.settings.seed)
+    return facts, pack_answers(task.metrics, logits, gold, dev_sha256=task.dev_fingerprint())
 
 
 def _size(model: PreTrainedModel) -> Mapping[str, Any]:

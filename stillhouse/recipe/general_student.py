@@ -286,6 +286,7 @@ def _cost_metrics(
         "workload": asdict(scales.workload),
         "workload_label": scales.workload.label,
         **teacher_costs(sum(p.numel() for p in teacher.parameters()), weighed),
+        "teacher_architecture": architecture_of(teacher.config).to_dict(),
         **cost_metrics(settings.limit, weighed),
     }
 

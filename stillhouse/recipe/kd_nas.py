@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stillhouse.files import write_text_atomically
-from stillhouse.search.controller import (
-    Controller,
+from stillhouse.search.controller import Controller
+from stillhouse.search.controller_settings import (
     ControllerSettings,
     default_controller,
     published_controller,

@@ -37,7 +37,8 @@ def watched(
         title: What a person reads beside the bar.
         checkpoint: Passed on to the training.
         deadline: Passed on to the training.
-        tokens_a_step: Where a step always reads as many, their rate is told beside the loss.
+        tokens_a_step: Where a step always reads as many, they are counted, and their rate is told
+            beside the loss.
     """
     writer = SummaryWriter(str(logs))
     narrator.begin(title, 1.0)
@@ -56,7 +57,12 @@ def watched(
         narrator.advance(progress.step / progress.steps, detail)
 
     try:
-        yield Watch(on_step=on_step, checkpoint=checkpoint, deadline=deadline)
+        yield Watch(
+            on_step=on_step,
+            checkpoint=checkpoint,
+            deadline=deadline,
+            tokens=lambda _: tokens_a_step,
+        )
     finally:
         writer.close()
         narrator.end()
@@ -77,7 +83,7 @@ def watched_by_main(
     Only the main one tells of it; each passes the checkpoint on.
     """
     if not accelerator.is_main_process:
-        yield Watch(checkpoint=checkpoint)
+        yield Watch(checkpoint=checkpoint, tokens=lambda _: tokens_a_step)
         return
     with watched(
         narrator, logs, title, checkpoint=checkpoint, tokens_a_step=tokens_a_step

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from stillhouse.evaluate.metrics import constant_quality
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.recipe.candidates import failing_alone
 from stillhouse.recipe.general import distil_on_text, fresh_student
+from stillhouse.recipe.kept_scores import KeptScores
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms
 from stillhouse.recipe.proxy_tasks import (
@@ -125,6 +126,7 @@ class TextJudge:
             path=bench.run.work / "layer-map" / name,
             fingerprint=f"{bench.teacher_hash} {self.architecture.key} {genes}",
         )
+        kept = KeptScores(bench.run.work / "layer-map" / f"{name}.json", checkpoint.fingerprint)
         with self._watched(name, f"Layer map {list(genes)}", deadline, checkpoint) as watch:
             report = distil_on_text(
                 bench,
@@ -137,12 +139,16 @@ class TextJudge:
             )
         scores = {
             task.name: [
-                self._score(task, student, f"{name}/{place}-{seed}", seed, deadline)
+                kept.score(
+                    f"{task.fingerprint} {seed}",
+                    partial(self._score, task, student, f"{name}/{place}-{seed}", seed, deadline),
+                )
                 for seed in seeds_of(settings)
             ]
             for place, task in enumerate(self.tasks)
         }
         checkpoint.clear()
+        kept.clear()
         means = {task: statistics.fmean(found) for task, found in scores.items()}
         return MapJudgement(
             fitness=statistics.fmean(means.values()),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
 import torch
 
-from stillhouse.device.chips import ToldPrecision, did_you_mean, known_chips
+from stillhouse.device.chips import ToldPrecision, known_chips
 from stillhouse.device.host import processor_name
 from stillhouse.device.inventory import default_kind
 from stillhouse.device.kinds import MEASURED
@@ -20,7 +20,7 @@ from stillhouse.device.latency import Workload, summarise
 from stillhouse.device.measured import MeasuredDevice
 from stillhouse.device.runtimes import TorchRuntime, make_runtime, why_unusable
 from stillhouse.device.stopwatch import NOISY_FRACTION, time_in_turn
-from stillhouse.errors import DeviceError, SettingsError
+from stillhouse.errors import DeviceError, SettingsError, did_you_mean
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.model.checkpoint_heads import load_headed
 

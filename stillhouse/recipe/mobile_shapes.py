@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from stillhouse.errors import SettingsError, SpaceError
+from stillhouse.errors import SettingsError, SpaceError, did_you_mean
 from stillhouse.recipe.single import is_shape
 from stillhouse.space.mobilebert import mobilebert_from_dict
 from stillhouse.space.published import autodistill_references
@@ -38,12 +37,9 @@ def mobilebert_named(text: str, teacher: Architecture) -> MobileBertArchitecture
 
 def _unknown(text: str, known: Mapping[str, object]) -> str:
     """Says what can be compared; names the nearest, however it is spelt."""
-    spelt = {name.lower(): name for name in known}
-    close = get_close_matches(text.lower(), spelt, n=1)
-    hint = f"; did you mean {spelt[close[0]]}?" if close else ""
     return (
         f"compare: autodistill knows {' and '.join(known)}, or a shape such as "
-        f"hidden_size=256,ffn_count=2, got {text!r}{hint}"
+        f"hidden_size=256,ffn_count=2, got {text!r}{did_you_mean(text, known)}"
     )
 
 

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from itertools import product
 from typing import TYPE_CHECKING
 
-from stillhouse.recipe.chain_blocks import block_row, open_rows, train_blocks
+from stillhouse.recipe.chain_blocks import train_blocks
 from stillhouse.recipe.chain_memory import bound_memory
 from stillhouse.recipe.chain_nursery import (
     load_chain_teacher,
@@ -22,7 +22,9 @@ from stillhouse.recipe.chain_nursery import (
     set_up_chains,
     time_operations,
 )
-from stillhouse.recipe.chain_selection import ChainTable, select_students
+from stillhouse.recipe.chain_rows import block_row, open_rows
+from stillhouse.recipe.chain_selection import select_students
+from stillhouse.recipe.chain_table import ChainTable
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
 from stillhouse.recipe.served import say_how_far_served
 from stillhouse.run.settings import LimitSettings

@@ -13,6 +13,12 @@ from stillhouse.data.task import Task, load_task
 from stillhouse.model.anatomy import architecture_of, usable_positions
 from stillhouse.model.precision import resolve_precision
 from stillhouse.model.students import build_student, student_config
+from stillhouse.recipe.own_parts import (
+    NO_PARTS,
+    OwnParts,
+    check_own_parts,
+    refuse_other_parts,
+)
 from stillhouse.recipe.teacher import (
     is_prepared,
     load_teacher,
@@ -45,6 +51,7 @@ def load_workbench(
     *,
     teacher: Teacher | None = None,
     task: Task | None = None,
+    own: OwnParts = NO_PARTS,
 ) -> Workbench:
     """Loads data and teacher, and resolves device and workload; trains nothing.
 
@@ -57,7 +64,14 @@ def load_workbench(
         narrator: Told what is decided on the way.
         teacher: A teacher in memory, instead of the one that the settings name.
         task: A task in memory, instead of the one that the settings name.
+        own: Other parts in memory.
+
+    Raises:
+        SettingsError: If the recipe has no use for such a part.
+        RunError: If the run was begun with others.
     """
+    check_own_parts(own, settings)
+    refuse_other_parts(run, own)
     kind = resolve_device_kind(settings.device)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     precision = resolve_precision(settings.distill.precision, accelerator.device)
@@ -94,8 +108,10 @@ def load_workbench(
         data=data,
         source=source,
         teacher_hash="",
-        device=resolve_device(settings.device, kind, teacher=model, build=build, task=task.kind),
+        device=own.device
+        or resolve_device(settings.device, kind, teacher=model, build=build, task=task.kind),
         workload=resolve_workload(settings.device, lengths[lengths >= shortest], kind),
+        own=own,
     )
 
 

@@ -12,6 +12,7 @@ from stillhouse.device.table import TableDevice
 from stillhouse.distill.loop import steps_in, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.model.predict import predict
+from stillhouse.recipe.layer_map_search import map_space
 from stillhouse.recipe.limits import size_mb
 from stillhouse.recipe.objective import distillation_terms
 from stillhouse.recipe.quantising import quantising_passes
@@ -96,11 +97,7 @@ def make_plan(bench: Workbench, search: SearchPlan) -> Plan:
             "No number of candidates is given: the search fills the time that the rest leaves."
         )
     if bench.settings.distill.layer_map == "search":
-        wanted = bench.settings.layer_map
-        notes.append(
-            f"The search for layer maps is not counted: up to {wanted.most_evaluations:,} maps "
-            f"for each depth among the students, each as long as {wanted.seeds} of the candidates."
-        )
+        notes.append(_note_of_maps(bench, search))
     phases = (
         *_teacher_phases(bench),
         _signals_phase(bench),
@@ -207,7 +204,7 @@ def _quantising_phases(bench: Workbench, costs: _Costs) -> list[PlannedPhase]:
 
 
 def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _predict_teacher(bench: Workbench, part: EncodedSet) -> None:
@@ -231,6 +228,7 @@ def _time_candidate(bench: Workbench, architecture: Architecture) -> _Timing:
         kind=bench.task.kind,
         seed=bench.settings.seed,
     )
+    terms += bench.own.terms_of(student.config, bench.teacher.config)
     part = _part(bench.data.train, TIMED_STEPS * distill.batch_size)
     teacher = bench.signals(part, terms, "Teacher over a few examples")
 
@@ -288,6 +286,18 @@ def _part(encoded: EncodedSet, count: int) -> EncodedSet:
     """Evenly spread examples, so that their lengths are those of the set."""
     count = min(count, len(encoded))
     return encoded.select([index * len(encoded) // count for index in range(count)])
+
+
+def _note_of_maps(bench: Workbench, search: SearchPlan) -> str:
+    """Tells how many layer maps are judged at most for a depth, which may not have as many."""
+    settings, teacher_layers = bench.settings, bench.teacher_architecture.layers
+    one_a_depth = {shape.layers: shape for shape in search.space.enumerate()}.values()
+    sizes = [map_space(settings, shape, teacher_layers).size() for shape in one_a_depth]
+    most, seeds = min(settings.layer_map.most_evaluations, max(sizes)), settings.layer_map.seeds
+    return (
+        f"The search for layer maps is not counted: up to {_counted(most, 'map')} for each depth "
+        f"among the students, each as long as {_counted(seeds, 'candidate')}."
+    )
 
 
 def _disk_mb(bench: Workbench, search: SearchPlan) -> dict[str, float]:

@@ -24,6 +24,7 @@ from stillhouse.distill.steps import Schedule, run_steps
 from stillhouse.errors import RunError
 from stillhouse.export.card import pretrained_card
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
+from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.chains import chain_config
 from stillhouse.recipe.chain_blocks import load_blocks
 from stillhouse.recipe.chain_nursery import (
@@ -36,7 +37,7 @@ from stillhouse.recipe.logbook import watched_by_main
 from stillhouse.recipe.mlm_nursery import HEAD_FACTS_FILE, refuse_other_origin, with_mlm_head
 from stillhouse.recipe.served import precision_facts
 from stillhouse.recipe.served_words import score_words
-from stillhouse.run.settings import difference
+from stillhouse.run.settings_file import difference
 from stillhouse.space.chain import chain_from_dict
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def _export(
         "teacher_mlm_accuracy_fraction": teacher["accuracy_fraction"],
         "teacher_mlm_cross_entropy_nats": teacher["cross_entropy_nats"],
         "teacher_parameters": sum(p.numel() for p in nursery.teacher.encoder.model.parameters()),
+        "teacher_architecture": architecture_of(nursery.teacher.encoder.model.config).to_dict(),
         "initialisation": {"kind": settings.pretrain.start, "layers": []},
         "pretrain": {
             **asdict(settings.pretrain),

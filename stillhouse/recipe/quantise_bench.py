@@ -13,7 +13,7 @@ from stillhouse.data.splits import split_task
 from stillhouse.data.task import Task, load_task
 from stillhouse.distill.kdlsq import ACTIVATION_CLIP_RATE, WEIGHT_CLIP_RATE, Rates
 from stillhouse.distill.loop import TrainSettings
-from stillhouse.errors import DataError, RunError, SettingsError, TeacherError
+from stillhouse.errors import DataError, SettingsError, TeacherError
 from stillhouse.evaluate.metrics import score
 from stillhouse.export.checkpoint import known_max_length
 from stillhouse.model.anatomy import architecture_of, ends_of, label_names, usable_positions
@@ -29,15 +29,15 @@ from stillhouse.model.teachers import (
     name_labels,
     reorder_outputs,
 )
+from stillhouse.recipe.one_model import record_start
 from stillhouse.recipe.workbench import EncodedTask, encode_task
-from stillhouse.run.settings import PROVENANCE_KEY, read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from stillhouse.data.encoding import EncodedSet
     from stillhouse.model.precision import Precision
@@ -181,8 +181,37 @@ def open_quantise_bench(
         name=name,
         model_hash=hash_weights(model),
     )
-    _record_start(bench)
+    record_start(
+        run,
+        settings,
+        name=name,
+        model_hash=bench.model_hash,
+        task=task,
+        precision=bench.precision,
+    )
+    _say_size(bench)
     return bench
+
+
+def check_quantisable(wanted: QuantiseSettings, config: PreTrainedConfig) -> None:
+    """Refuses students that cannot have the bits that are asked for, before they are trained.
+
+    Args:
+        wanted: With bits or without.
+        config: Of a student.
+
+    Raises:
+        SettingsError: If it is of a family that cannot be quantised.
+    """
+    if wanted.weight_bits is None:
+        return
+    try:
+        check_family(config)
+    except TeacherError as error:
+        raise SettingsError(
+            f"quantise.weight_bits is {wanted.weight_bits}, but {error}; leave it out to keep "
+            "students in full precision"
+        ) from error
 
 
 def bench_of_student(bench: Workbench, folder: Path) -> QuantiseBench:
@@ -241,24 +270,8 @@ def _frozen(model: PreTrainedModel, accelerator: Accelerator) -> PreTrainedModel
     return frozen
 
 
-def _record_start(bench: QuantiseBench) -> None:
-    """Writes what the run stands on; refuses a checkpoint that changed since the run began."""
-    provenance = read_settings(bench.run.settings_file).get(PROVENANCE_KEY) or {}
-    before = provenance.get("model_sha256", bench.model_hash)
-    if before != bench.model_hash:
-        raise RunError(
-            f"run directory {bench.run.path} was begun from other weights of {bench.name} (SHA-256 "
-            f"{before[:12]}…, now {bench.model_hash[:12]}…): name another directory with --run"
-        )
-    bench.run.write_provenance(
-        bench.settings,
-        {
-            "model_sha256": bench.model_hash,
-            "data_sha256": bench.task.fingerprint(),
-            "training_precision": bench.precision,
-        },
-    )
-    bench.run.update_state({"task": bench.task.name, "model": bench.name})
+def _say_size(bench: QuantiseBench) -> None:
+    """Tells what the weights will take, before they are trained."""
     config = bench.model.config
     packed = count_packed(architecture_of(config), ends_of(config, bench.task.kind))
     bench.narrator.say(

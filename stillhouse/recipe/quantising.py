@@ -17,13 +17,15 @@ from stillhouse.distill.loop import steps_in, train
 from stillhouse.distill.steps import Evaluations
 from stillhouse.distill.teacher import cached_teacher
 from stillhouse.errors import StillhouseError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, pack_answers
 from stillhouse.evaluate.loyalty import loyalty
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics
-from stillhouse.export.quantised import save_quantised
+from stillhouse.export.quantised import QUANTISED_FOLDER, save_quantised
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.inputs import model_inputs
-from stillhouse.model.lsq import ACTIVATION_BITS, all_clips, quantise_model
+from stillhouse.model.lsq import all_clips, quantise_model
+from stillhouse.model.lsq_parts import ACTIVATION_BITS
 from stillhouse.model.lsq_ranges import set_activation_clips, set_weight_clips
 from stillhouse.model.students import set_dropout
 from stillhouse.recipe.logbook import watched
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from stillhouse.run.quantise_settings import QuantiseSettings
     from stillhouse.run.settings import RunSettings
 
-FOLDER = "quantised"
-"""Of a student's quantised form, beside its weights."""
 COLLAPSED_FRACTION = 0.01
 """Of a first range, below which it is as good as closed."""
 STEP_TIMES = 1.4
@@ -104,16 +104,17 @@ def quantise_students(bench: Workbench, students: Sequence[Path]) -> None:
     """
     if bench.settings.quantise.weight_bits is None:
         return
-    with bench.run.timed(FOLDER):
+    with bench.run.timed(QUANTISED_FOLDER):
         for folder in students:
             try:
                 one = bench_of_student(bench, folder)
-                finished = finish_quantised(one, bench.run.work / FOLDER / one.model_hash[:20])
+                aside = bench.run.work / QUANTISED_FOLDER / one.model_hash[:20]
+                finished = finish_quantised(one, aside)
             except StillhouseError as error:
                 bench.narrator.say(f"{folder} has no quantised form: {error}")
                 continue
-            with folder_written_aside(folder / FOLDER) as aside:
-                shutil.copytree(finished, aside, dirs_exist_ok=True)
+            with folder_written_aside(folder / QUANTISED_FOLDER) as target:
+                shutil.copytree(finished, target, dirs_exist_ok=True)
 
 
 def quantising_passes(wanted: QuantiseSettings) -> float:
@@ -140,8 +141,14 @@ def finish_quantised(bench: QuantiseBench, target: Path) -> Path:
     )
     report = _train(bench, student, checkpoint)
     _say_collapsed(bench, student, first)
-    told = _measure(bench, student, report)
-    save_quantised(target, student, bench.tokenizer, lambda sizes: {**told, **sizes})
+    told, answers = _measure(bench, student, report)
+    save_quantised(
+        target,
+        student,
+        bench.tokenizer,
+        lambda sizes: {**told, **sizes},
+        files={ANSWERS_FILE: answers},
+    )
     checkpoint.clear()
     _say_result(bench, read_metrics(target))
     return target
@@ -175,12 +182,16 @@ def quantised_copy(bench: QuantiseBench) -> PreTrainedModel:
     set_dropout(student, bench.settings.distill.dropout)
     quantise_model(student, weight_bits=bench.weight_bits)
     set_weight_clips(student, bench.wanted.ranges)
-    examples = bench.data.train
-    generator = np.random.default_rng([bench.settings.seed, _RANGE_DRAW])
-    drawn = generator.permutation(len(examples))[: bench.wanted.batch_size]
-    batch = collate(examples, drawn).to(bench.accelerator.device)
+    drawn = range_order(bench)[: bench.wanted.batch_size]
+    batch = collate(bench.data.train, drawn).to(bench.accelerator.device)
     set_activation_clips(student, model_inputs(student.config, batch), bench.wanted.ranges)
     return student
+
+
+def range_order(bench: QuantiseBench) -> NDArray[np.int64]:
+    """Draws the training examples in an order: ranges are those of the first batch of them."""
+    generator = np.random.default_rng([bench.settings.seed, _RANGE_DRAW])
+    return generator.permutation(len(bench.data.train))
 
 
 def _train(
@@ -240,8 +251,8 @@ def _signals(bench: QuantiseBench, terms: Sequence[Term]) -> TeacherSignals:
 
 def _measure(
     bench: QuantiseBench, student: PreTrainedModel, report: TrainReport
-) -> Mapping[str, Any]:
-    """Scores the model trained in few bits, the same without training, and the full one."""
+) -> tuple[Mapping[str, Any], bytes]:
+    """Scores the model trained in few bits, whose answers it packs, untrained, and in full."""
     per_epoch = steps_in(len(bench.data.transfer), replace(bench.train_settings(), epochs=1.0))
     dev, full = bench.data.dev, bench.model
     untrained = quantised_copy(bench)
@@ -256,7 +267,13 @@ def _measure(
     )
     architecture = architecture_of(full.config)
     assert report.best_step is not None
-    return {
+    answers = pack_answers(
+        bench.task.metrics,
+        found[student],
+        own_gold(student, dev),
+        dev_sha256=bench.task.dev_fingerprint(),
+    )
+    facts = {
         "task": bench.task.name,
         "task_kind": bench.task.kind,
         "model": bench.name,
@@ -278,6 +295,7 @@ def _measure(
         "architecture": architecture.to_dict(),
         "architecture_label": architecture.label,
     }
+    return facts, answers
 
 
 def _facts(

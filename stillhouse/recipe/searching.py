@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from stillhouse.errors import DeviceError
+from stillhouse.errors import LimitError
 from stillhouse.recipe.candidates import describe_trial
 from stillhouse.recipe.kd_nas import reward_of
 from stillhouse.search.objectives import front_objectives, objectives_of
@@ -44,7 +44,7 @@ def refuse_hopeless(
     """Looks at the smallest architecture, so that an impossible limit stops in seconds.
 
     Raises:
-        DeviceError: Naming each limit that it exceeds, and by how much.
+        LimitError: Naming each limit that it exceeds, and by how much.
     """
     given = limits.given()
     over = [
@@ -53,7 +53,7 @@ def refuse_hopeless(
         if amount > 0
     ]
     if over:
-        raise DeviceError(
+        raise LimitError(
             f"no student can meet the limit: even the smallest of the space ({smallest.label}; "
             f"{screening.latency_ms:.3f} ms at {workload.label} on {device.name}) is over "
             f"{', '.join(over)}. Raise the limit, shorten device.length, or add smaller "

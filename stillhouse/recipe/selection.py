@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stillhouse.errors import DeviceError
+from stillhouse.errors import LimitError
 from stillhouse.model.anatomy import architecture_of, ends_of
 from stillhouse.recipe.limits import (
     Weighed,
@@ -164,7 +164,7 @@ def best_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> l
     Where latencies are predicted, the best is within the limits as it is measured, too.
 
     Raises:
-        DeviceError: If none is within the limits; it names the smallest one and its costs.
+        LimitError: If none is within the limits; it names the smallest one and its costs.
     """
     ordered = sorted(scored, key=lambda one: one.order)
     found = first_within(ordered, scales, count)
@@ -177,7 +177,7 @@ def first_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> 
     """Returns the first `count` subnets that are within the limits, in their order.
 
     Raises:
-        DeviceError: If none is within the limits; it names the smallest one and its costs.
+        LimitError: If none is within the limits; it names the smallest one and its costs.
     """
     found: list[ScoredSubnet] = []
     for subnet in scored:
@@ -189,7 +189,7 @@ def first_within(scored: Sequence[ScoredSubnet], scales: Scales, count: int) -> 
         spaces: dict[str, list[Architecture]] = {}
         for one in scored:
             spaces.setdefault(one.space, []).append(one.architecture)
-        raise DeviceError(_why_none(spaces, scales))
+        raise LimitError(_why_none(spaces, scales))
     return found
 
 
@@ -199,10 +199,10 @@ def refuse_hopeless(spaces: Mapping[str, Iterable[Architecture]], scales: Scales
     What has to be measured is tried on the smallest students alone.
 
     Raises:
-        DeviceError: If there is no hope; it names the smallest one and its costs.
+        LimitError: If there is no hope; it names the smallest one and its costs.
     """
     if all(is_over(scales.over(_smallest(space))) for space in spaces.values()):
-        raise DeviceError(_why_none(spaces, scales))
+        raise LimitError(_why_none(spaces, scales))
 
 
 def _smallest(architectures: Iterable[Architecture]) -> Architecture:

@@ -22,6 +22,7 @@ from stillhouse.recipe.final import Winner, finish_winner, rank_students
 from stillhouse.recipe.layer_map_search import with_searched_map
 from stillhouse.recipe.limits import violations, weigh
 from stillhouse.recipe.objective import check_layer_map
+from stillhouse.recipe.quantise_bench import check_quantisable
 from stillhouse.recipe.quantising import quantise_students
 from stillhouse.recipe.served import export_for_device
 from stillhouse.run.settings import LimitSettings
@@ -144,7 +145,7 @@ def check_given_student(bench: Workbench, student: str) -> None:
 
     Raises:
         SettingsError: If genes do not fit it, an extract would be larger than the teacher, or it is
-            a checkpoint whose layers cannot learn.
+            a checkpoint whose layers cannot learn, or that cannot be quantised as is asked for.
     """
     distill = bench.settings.distill
     if is_shape(student):
@@ -153,9 +154,11 @@ def check_given_student(bench: Workbench, student: str) -> None:
             check_extract(architecture, bench.teacher_architecture)
         layers = architecture.layers
     else:
-        if isinstance(distill.layer_map, str) and not _learns_layers(distill):
+        has_map = _learns_layers(distill) or not isinstance(distill.layer_map, str)
+        if not has_map and bench.settings.quantise.weight_bits is None:
             return  # nothing of it matters yet
         config = load_model(student)[0].config
+        check_quantisable(bench.settings.quantise, config)
         _check_layers_learn(student, config, distill)
         layers = config.num_hidden_layers
     check_layer_map(distill, [layers], bench.teacher.config)

@@ -34,7 +34,7 @@ def space_of(bench: Workbench) -> SearchSpace:
         SpaceError: If the rule leaves nothing.
     """
     settings = bench.settings.space
-    base = base_space(settings, bench.teacher_architecture)
+    base = bench.own.space or base_space(settings, bench.teacher_architecture)
     base = with_given(base, settings)
     before = base.size()
     space = base.with_constraint(_size_rule(bench, settings))

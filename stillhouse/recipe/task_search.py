@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stillhouse.errors import RunError
 from stillhouse.evaluate.metrics import constant_quality
 from stillhouse.model.extraction import check_extract
+from stillhouse.model.students import student_config
 from stillhouse.recipe.candidates import judge_candidate, screen_candidate
 from stillhouse.recipe.competitors import check_competitors, train_competitors
 from stillhouse.recipe.final import choose_winners, finish_winner, rank_students, winner_of_trial
@@ -28,6 +29,7 @@ from stillhouse.recipe.proxy_check import (
     keep_controls,
     warn_of_little_learning,
 )
+from stillhouse.recipe.quantise_bench import check_quantisable
 from stillhouse.recipe.quantising import quantise_students, quantising_passes
 from stillhouse.recipe.searching import Aims, refuse_hopeless, time_keeper, told, why_no_winner
 from stillhouse.recipe.served import export_for_device
@@ -44,6 +46,7 @@ from stillhouse.search.trial import Trial
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.settings import LimitSettings
+    from stillhouse.search.strategy import Strategy
     from stillhouse.space.architecture import Architecture
     from stillhouse.space.search_space import SearchSpace
 
@@ -76,7 +79,8 @@ def plan_search(bench: Workbench) -> SearchPlan:
     Raises:
         SpaceError: If the size rule leaves nothing of the space.
         DataError: If the proxy set cannot hold an example of every class.
-        SettingsError: If first weights or layer map cannot be those of every student.
+        SettingsError: If first weights or layer map cannot be those of every student, or students
+            cannot be quantised as is asked for.
         DeviceError: If even the smallest architecture is over a limit.
     """
     plan = SearchPlan(
@@ -90,8 +94,10 @@ def plan_search(bench: Workbench) -> SearchPlan:
 
 
 def _check_students(bench: Workbench, shapes: Sequence[Architecture]) -> None:
-    """Refuses first weights and layer maps that some student of the space cannot have."""
+    """Refuses first weights, layer maps and few bits that some student of the space cannot have."""
     distill = bench.settings.distill
+    if bench.settings.quantise.weight_bits is not None:  # what one of a space can, all of it can
+        check_quantisable(bench.settings.quantise, student_config(shapes[0], bench.teacher.config))
     check_layer_map(distill, [shape.layers for shape in shapes], bench.teacher.config)
     if bench.settings.search.quality == "hidden":
         check_hidden_quality(distill)
@@ -247,8 +253,10 @@ def _search(bench: Workbench, space: SearchSpace, limits: LimitSettings) -> list
     return trials
 
 
-def strategy_of(bench: Workbench, space: SearchSpace) -> OptunaStrategy | Controller:
-    """Builds the strategy that the settings name."""
+def strategy_of(bench: Workbench, space: SearchSpace) -> Strategy:
+    """Builds the strategy that was handed over, or that the settings name."""
+    if bench.own.strategy is not None:
+        return bench.own.strategy(space, bench.settings.seed)
     name = bench.settings.search.strategy
     if name == "controller":
         return make_controller(bench, space)

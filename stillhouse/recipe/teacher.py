@@ -13,6 +13,7 @@ from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.loop import TrainSettings, train
 from stillhouse.distill.terms import LabelTerm
 from stillhouse.errors import TeacherError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, pack_answers
 from stillhouse.evaluate.metrics import constant_quality, score
 from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkpoint
 from stillhouse.model.anatomy import (
@@ -331,7 +332,20 @@ def _save(bench: Workbench) -> None:
         "name": bench.teacher_name,
     }
     card = f"# Teacher of a stillhouse run\n\nMade from `{bench.teacher_name}`.\n"
-    save_checkpoint(bench.run.teacher, bench.teacher, bench.tokenizer, metrics=metrics, card=card)
+    answers = pack_answers(
+        bench.task.metrics,
+        bench.teacher_dev_logits,
+        gold,
+        dev_sha256=bench.task.dev_fingerprint(),
+    )
+    save_checkpoint(
+        bench.run.teacher,
+        bench.teacher,
+        bench.tokenizer,
+        metrics=metrics,
+        card=card,
+        files={ANSWERS_FILE: answers},
+    )
     CheckpointFolder(path=bench.run.work / "teacher", fingerprint="").clear()
 
 

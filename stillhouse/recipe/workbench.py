@@ -38,6 +38,7 @@ from stillhouse.model.students import (
     student_config,
 )
 from stillhouse.recipe.first_weights import first_weights, resolve_loss
+from stillhouse.recipe.own_parts import NO_PARTS, OwnParts
 from stillhouse.recipe.served import predict_served, served_precision
 from stillhouse.space.counts import ParameterCount, count_flops, count_parameters
 
@@ -151,6 +152,7 @@ class Workbench:
         teacher_hash: Identifies its weights; empty before the workbench is prepared.
         precision: Arithmetic of training and prediction.
         workload: What latency is told for.
+        own: Parts that the user handed over as objects.
     """
 
     settings: RunSettings
@@ -164,6 +166,7 @@ class Workbench:
     teacher_hash: str
     device: Device
     workload: Workload
+    own: OwnParts = NO_PARTS
 
     @property
     def teacher(self) -> PreTrainedModel:

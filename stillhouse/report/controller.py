@@ -29,6 +29,7 @@ class Episode:
     number: int
     epsilon: float | None
     trials: int
+    last_trial: int | None
     random: int | None
     exploited: int | None
     failed: int | None
@@ -102,6 +103,7 @@ def _episode(place: int, fields: Fields) -> Episode:
         number=place if told is None else told,
         epsilon=number(fields, "epsilon"),
         trials=len(sequence(fields, "trials")),
+        last_trial=_last(sequence(fields, "trials")),
         random=integer(fields, "random"),
         exploited=integer(fields, "exploited"),
         failed=integer(fields, "failed"),
@@ -111,6 +113,12 @@ def _episode(place: int, fields: Fields) -> Episode:
         correlation=number(fields, "correlation"),
         trained_on=integer(fields, "trained_on"),
     )
+
+
+def _last(trials: list[object]) -> int | None:
+    """The highest number of a trial."""
+    known = [found for trial in trials if (found := finite(trial)) is not None]
+    return int(max(known)) if known else None
 
 
 def _predictions(fields: Fields) -> tuple[tuple[float, float], ...]:

@@ -87,6 +87,11 @@ def layout(xaxis: Mapping[str, Json], yaxis: Mapping[str, Json]) -> dict[str, Js
     }
 
 
+def beneath(drawn: Mapping[str, Json]) -> dict[str, Json]:
+    """A layout for a small figure: its legend stands clear of the title of the axis."""
+    return {**drawn, "legend": {"orientation": "h", "x": 0, "y": -0.3, "yanchor": "top"}}
+
+
 def axis(title: str) -> dict[str, Json]:
     """An axis; `title` is escaped text."""
     return {
@@ -114,20 +119,23 @@ def limit_line(limit: float) -> dict[str, Json]:
     }
 
 
-def limit_note(place: float, told: str) -> dict[str, Json]:
+def limit_note(place: float, told: str, *, bottom: float = 0.0) -> dict[str, Json]:
     """What stands beside a limit's line; `told` is escaped text.
+
+    It stands at the bottom: at the top is the teacher, whose latency is often the limit.
 
     Args:
         place: On the x axis; the logarithm of the limit where that is logarithmic.
         told: The limit in words.
+        bottom: Where the text begins, as a fraction of the figure's height.
     """
     return {
         "xref": "x",
         "yref": "paper",
         "x": place,
-        "y": 1.0,
+        "y": bottom,
         "xanchor": "right",
-        "yanchor": "top",
+        "yanchor": "bottom",
         "textangle": -90,
         "showarrow": False,
         "text": told,

@@ -57,7 +57,7 @@ def plain(value: object) -> str:
         return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(plain, value))
-    return str(value)
+    return str(value).encode("utf-8", "replace").decode("utf-8")  # JSON may hold half a surrogate
 
 
 def text(fields: Fields, key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stillhouse.report.fields import Fields, architecture_label, number, text
+from stillhouse.report.shapes import Shape, read_shape
 
 MASKED_WORDS = "masked_lm_accuracy"
 """The metric of models that have no task."""
@@ -22,6 +23,7 @@ class Figures:
     """
 
     architecture: str
+    shape: Shape | None
     metric: str
     quality: float | None
     quality_low: float | None
@@ -36,6 +38,7 @@ class Figures:
     latency_128_ms: float | None
     parameters: float | None
     parameters_encoder: float | None
+    flops_fraction: float | None
     size_mb: float | None
     file_mb: float | None
     memory_mb: float | None
@@ -63,6 +66,7 @@ def read_figures(fields: Fields) -> Figures:
         architecture=architecture_label(described)
         if isinstance(described, dict)
         else str(described or ""),
+        shape=read_shape(described),
         metric=text(fields, "metric"),
         quality=number(fields, "quality"),
         quality_low=number(fields, "quality_low"),
@@ -77,6 +81,7 @@ def read_figures(fields: Fields) -> Figures:
         latency_128_ms=number(fields, "latency_128_ms"),
         parameters=number(fields, "parameters"),
         parameters_encoder=number(fields, "parameters_encoder"),
+        flops_fraction=number(fields, "flops_fraction"),
         size_mb=number(fields, "size_mb"),
         file_mb=number(fields, "file_mb"),
         memory_mb=number(fields, "memory_mb"),

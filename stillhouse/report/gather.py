@@ -9,8 +9,10 @@ from pathlib import Path
 import yaml
 
 from stillhouse.errors import RunError
-from stillhouse.report.chains import Chains, read_chains
+from stillhouse.report.chain_reading import read_chains
+from stillhouse.report.chains import Chains
 from stillhouse.report.controller import ControllerRecord, read_controller
+from stillhouse.report.cost import Cost, read_cost
 from stillhouse.report.family import Family, Search, read_family
 from stillhouse.report.fields import (
     Fields,
@@ -34,6 +36,7 @@ from stillhouse.report.objectives import QUALITY, TWO, Names, compared_by
 from stillhouse.report.on_text import OnText, read_on_text
 from stillhouse.report.proxy_final import ProxyCheck, read_proxy_check
 from stillhouse.report.references import References, read_references
+from stillhouse.report.supernet_losses import LossCurves, read_losses
 from stillhouse.report.trials import TrialRow, read_trials
 
 PROVENANCE_KEY = "provenance"  # section of settings.yaml that tells what the run stood on
@@ -44,13 +47,17 @@ SHARED_KEYS = ("metric", "device", "workload", "workload_label", "latency_how")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A distilled student: its own figures and those relative to the teacher."""
+    """A distilled student: its own figures and those relative to the teacher.
+
+    The teacher's latency is that of its timing in turn with this student.
+    """
 
     rank: int
     folder: str
     figures: Figures
     teacher_quality: float | None
     quality_fraction: float | None
+    teacher_latency_ms: float | None
     speedup: float | None
     speedup_128: float | None
     within_limit: bool | None
@@ -74,6 +81,7 @@ class Competitor:
     folder: str
     figures: Figures
     quality_fraction: float | None
+    teacher_latency_ms: float | None
     speedup: float | None
     within_limit: bool | None
     limited: tuple[Limited, ...]
@@ -84,7 +92,12 @@ class Hypervolume:
     """Share that trials dominate of the box from quality 0 at `costs` to quality 1 at none."""
 
     costs: Mapping[str, float]
-    value: float
+    by_trial: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """That of all trials."""
+        return self.by_trial[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +117,7 @@ class Contents:
     objectives: Names
     hypervolume: Hypervolume | None
     phases_s: Mapping[str, float]
+    cost: Cost
     teacher: Figures
     trials: tuple[TrialRow, ...]
     references: References
@@ -112,6 +126,7 @@ class Contents:
     controller: ControllerRecord | None
     proxy_check: ProxyCheck | None
     family: Family | None
+    loss_curves: tuple[LossCurves, ...]
     chains: Chains | None
     map_searches: tuple[MapSearch, ...]
     settings: tuple[tuple[str, str], ...]
@@ -169,12 +184,11 @@ class Contents:
         return tuple(name for name in self.compared_by if name not in TWO)
 
     @property
-    def latency_limit_ms(self) -> float | None:
-        """The hard limit on latency, in itself or as a speed-up over the teacher."""
-        asked = [self.limits["latency_ms"]] if "latency_ms" in self.limits else []
-        if self.limits.get("speedup") and self.teacher.latency_ms:
-            asked.append(self.teacher.latency_ms / self.limits["speedup"])
-        return min(asked, default=None)
+    def timed_apart(self) -> bool:
+        """Whether the teacher took another time beside some model than in its own row."""
+        beside = [one.teacher_latency_ms for one in self.students]
+        beside += [one.teacher_latency_ms for one in self.competitors]
+        return any(told not in (None, self.teacher.latency_ms) for told in beside)
 
     def chosen(self, search: Search) -> Student | None:
         """The student that a search of a family chose, if it can be read."""
@@ -211,6 +225,7 @@ def gather(run: Path) -> Contents:
         objectives=tuple(map(plain, sequence(summary, "objectives"))) or TWO,
         hypervolume=_read_hypervolume(mapping(summary, "hypervolume")),
         phases_s=numbers(summary, "phases_s"),
+        cost=read_cost(mapping(summary, "cost")),
         teacher=teacher,
         trials=tuple(read_trials(run / "trials.csv", notes)),
         references=read_references(run, notes),
@@ -219,6 +234,7 @@ def gather(run: Path) -> Contents:
         controller=read_controller(run, notes),
         proxy_check=read_proxy_check(run, notes),
         family=None if has_chains else read_family(run, notes),
+        loss_curves=read_losses(run),
         chains=read_chains(run, notes) if has_chains else None,
         map_searches=read_map_searches(run, notes),
         settings=settings,
@@ -230,7 +246,7 @@ def gather(run: Path) -> Contents:
 def _read_hypervolume(fields: Fields) -> Hypervolume | None:
     costs = {key: one for key, one in numbers(fields, "reference").items() if key != QUALITY}
     by_trial = [value for value in map(finite, sequence(fields, "by_trial")) if value is not None]
-    return Hypervolume(costs=costs, value=by_trial[-1]) if costs and by_trial else None
+    return Hypervolume(costs=costs, by_trial=tuple(by_trial)) if costs and by_trial else None
 
 
 def _read_teacher(run: Path, notes: list[str]) -> Figures:
@@ -265,6 +281,7 @@ def _student(rank: int, fields: Fields) -> Student:
         figures=read_figures(fields),
         teacher_quality=number(fields, "teacher_quality"),
         quality_fraction=number(fields, "quality_fraction"),
+        teacher_latency_ms=number(fields, "teacher_latency_ms"),
         speedup=number(fields, "speedup"),
         speedup_128=number(fields, "speedup_128"),
         within_limit=truth(fields, "within_limit"),
@@ -294,6 +311,7 @@ def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator
             quality_fraction=figures.quality / teacher.quality
             if figures.quality is not None and teacher.quality
             else None,
+            teacher_latency_ms=number(fields, "teacher_latency_ms"),
             speedup=number(fields, "speedup"),
             within_limit=truth(fields, "within_limit"),
             limited=read_limited(fields),
@@ -301,13 +319,13 @@ def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator
 
 
 def _initialisation(described: object) -> str:
-    """How the first weights came about, as in `slices of teacher layers 1, 3`.
+    """How the first weights came about, as in `slices of teacher layers 2, 4`, counted from 1.
 
     Of an extract, also how its neurons were chosen: `neurons by importance`.
     """
     if not isinstance(described, Mapping) or "kind" not in described:
         return plain(described or "")
-    layers = described.get("layers")
+    layers = [place + 1 for place in described.get("layers") or () if isinstance(place, int)]
     whose = "its" if described["kind"] == "supernet" else "teacher"
     chosen = f", neurons by {described['indices']}" if described.get("indices") else ""
     chosen = chosen.replace("by random", "by chance")

@@ -17,6 +17,7 @@ from stillhouse.report.drawing import (
     TRIED,
     Json,
     axis,
+    beneath,
     layout,
     points,
 )
@@ -199,7 +200,7 @@ def draw_map_searches(searches: Sequence[MapSearch]) -> dict[str, dict[str, Json
     return {
         f"layer-map-{search.layers}": {
             "data": list(_traces(search)),
-            "layout": layout(axis("maps judged"), axis("fitness (more is better)")),
+            "layout": beneath(layout(axis("maps judged"), axis("fitness (more is better)"))),
         }
         for search in searches
         if search.best is not None

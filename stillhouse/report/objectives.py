@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
+import moocore
+import numpy as np
+
 Names: TypeAlias = tuple[str, ...]
 
 QUALITY, LATENCY, REWARD = "quality", "latency_ms", "reward"
@@ -70,8 +73,11 @@ def beats(one: Compared, other: Compared, names: Names) -> bool:
 
 def unbeaten(several: Iterable[Kind], names: Names) -> list[Kind]:
     """Those that no other beats; what lacks the value of an objective is left out."""
-    known = [one for one in several if _losses(one, names) is not None]
-    return [one for one in known if not any(beats(other, one, names) for other in known)]
+    pairs = [(one, losses) for one in several if (losses := _losses(one, names)) is not None]
+    if not pairs:
+        return []
+    kept = moocore.is_nondominated(np.array([losses for _, losses in pairs]), keep_weakly=True)
+    return [one for (one, _), is_kept in zip(pairs, kept, strict=True) if is_kept]
 
 
 def _losses(one: Compared, names: Names) -> tuple[float, ...] | None:

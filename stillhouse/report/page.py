@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,9 +11,11 @@ from plotly.offline import get_plotlyjs
 
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
-from stillhouse.report import wording
+from stillhouse.report import chain_wording, check_wording, content, outcome, wording
 from stillhouse.report.block_plots import draw_blocks, draw_shrinking
+from stillhouse.report.cost_lines import amounts, basis, phases
 from stillhouse.report.drawing import DARK, Json
+from stillhouse.report.failures import failures, states
 from stillhouse.report.front import draw_finished, draw_front
 from stillhouse.report.front_table import (
     against_references,
@@ -25,49 +24,18 @@ from stillhouse.report.front_table import (
     hypervolume,
 )
 from stillhouse.report.gather import Contents, gather
+from stillhouse.report.latency_limit import limit_basis
 from stillhouse.report.layer_map import draw_map_searches
 from stillhouse.report.limits_table import limit_lines
 from stillhouse.report.measures import loyalty_note
 from stillhouse.report.objectives import TWO
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 from stillhouse.report.subnets import draw_subnets
-from stillhouse.report.trials import TrialRow, trained
+from stillhouse.report.trial_table import trial_table
+from stillhouse.report.trials import trained
 
 PAGE_NAME = "report.html"
 TEMPLATE_NAME = "page.html.jinja"
-NO_REASON = "no reason recorded"
-REASONS_SHOWN = 5  # architectures named beside one reason; the table of trials names them all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Trials that ended for one reason, told by the first of them."""
-
-    state: str
-    reason: str
-    trials: tuple[TrialRow, ...]
-
-    @property
-    def told(self) -> str:
-        """The reason, as an example where the trials' own differ in their figures."""
-        same = all((trial.reason or NO_REASON) == self.reason for trial in self.trials)
-        return self.reason if same else f"for example: {self.reason}"
-
-    @property
-    def examples(self) -> str:
-        """The first few architectures, and how many more there are."""
-        names = [trial.architecture for trial in self.trials[:REASONS_SHOWN]]
-        more = len(self.trials) - len(names)
-        return "; ".join(names) + (f"; and {more} more" if more else "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """One line of the cost: its share is of the longest phase, 0..1."""
-
-    name: str
-    seconds: float
-    share: float
 
 
 def write_report(run: Path) -> Path:
@@ -82,7 +50,7 @@ def write_report(run: Path) -> Path:
     Raises:
         RunError: If `run` is not a run directory, or the page cannot be written.
     """
-    page = render(gather(run))
+    page = render(gather(run)).encode("utf-8", "replace").decode("utf-8")  # halves of surrogates
     target = run / PAGE_NAME
     try:
         write_text_atomically(target, page)
@@ -107,8 +75,10 @@ def render(contents: Contents) -> str:
     return template.render(
         contents=contents,
         say=wording,
-        outcome=wording.outcome(contents),
-        winner=wording.headline(contents),
+        say_of_chains=chain_wording,
+        say_of_checks=check_wording,
+        outcome=outcome.outcome(contents),
+        winner=outcome.headline(contents),
         has_students=contents.has_task or _has_unlisted(contents),
         measured_how=wording.measured_how(contents),
         plots=_plots(contents),
@@ -116,6 +86,7 @@ def render(contents: Contents) -> str:
         front_lines=front_lines(contents),
         against_references=against_references(contents),
         front_marks=front_marks(contents),
+        limit_basis=limit_basis(contents),
         hypervolume=hypervolume(contents),
         objectives="" if contents.objectives == TWO else wording.objectives(contents.objectives),
         compared_on_search=bool(trained(contents.trials)),
@@ -125,13 +96,24 @@ def render(contents: Contents) -> str:
         limit_lines=limit_lines(contents),
         loyalty_note=loyalty_note([one.measures for one in contents.students]),
         has_labels=any(one.measures.labels for one in contents.students),
-        has_rewards=any(trial.reward is not None for trial in contents.trials),
-        phases=list(_phases(contents)),
-        counts=_counts(contents.trials),
-        failures=list(_failures(contents.trials)),
-        limits="" if wording.last_search(contents) else wording.limits(contents),
+        trial_table=trial_table(contents),
+        phases=list(phases(contents.phases_s)),
+        amounts=amounts(contents.cost),
+        cost_basis=basis(contents.cost),
+        counts=states(contents.trials),
+        failures=list(failures(contents.trials)),
+        limits="" if outcome.last_search(contents) else wording.limits(contents),
         plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
+        css=_own_source("page.css") + _own_source("pictures.css") + _own_source("print.css"),
+        page_js=_own_source("page.js"),
+        axes_js=_own_source("axes.js"),
+        **content.variables(contents),
     )
+
+
+def _own_source(name: str) -> Markup:
+    """A style sheet or a script that is part of this package, which no text of a run reaches."""
+    return Markup((files("stillhouse.report") / name).read_text(encoding="utf-8"))
 
 
 def _plots(contents: Contents) -> dict[str, Json]:
@@ -145,7 +127,8 @@ def _plots(contents: Contents) -> dict[str, Json]:
     }
     found = {place: figure for place, figure in drawn.items() if figure is not None}
     maps = draw_map_searches(contents.map_searches)
-    return {**found, **maps, **draw_blocks(contents), **draw_shrinking(contents)}
+    blocks = {**draw_blocks(contents), **draw_shrinking(contents)}
+    return {**found, **maps, **blocks, **content.figures(contents)}
 
 
 def _has_unlisted(contents: Contents) -> bool:
@@ -162,30 +145,3 @@ def _has_memory(contents: Contents) -> bool:
     models = [one.figures for one in contents.students]
     models += [one.figures for one in contents.competitors]
     return any(one.memory_mb is not None for one in models)
-
-
-def _phases(contents: Contents) -> Iterator[Phase]:
-    longest = max(contents.phases_s.values(), default=0.0)
-    for name, seconds in contents.phases_s.items():
-        yield Phase(name=name, seconds=seconds, share=seconds / longest if longest else 0.0)
-
-
-def _counts(trials: Sequence[TrialRow]) -> dict[str, int]:
-    """Number of trials by state; a repeat counts as a repeat whatever its state."""
-    return dict(
-        Counter("repeat" if trial.repeat_of is not None else trial.state for trial in trials)
-    )
-
-
-def _failures(trials: Sequence[TrialRow]) -> Iterator[Failure]:
-    """Failed, infeasible and stopped trials by reason, failures first, the commonest first.
-
-    Reasons that differ only in their numbers (how far over a limit, at which step) are one.
-    """
-    grouped: dict[tuple[str, str], list[TrialRow]] = {}
-    for trial in trials:
-        if trial.state in ("failed", "infeasible", "stopped") and trial.repeat_of is None:
-            pattern = re.sub(r"\d+(\.\d+)?", "0", trial.reason)
-            grouped.setdefault((trial.state, pattern), []).append(trial)
-    for (state, _), rows in sorted(grouped.items(), key=lambda g: (g[0][0], -len(g[1]))):
-        yield Failure(state=state, reason=rows[0].reason or NO_REASON, trials=tuple(rows))

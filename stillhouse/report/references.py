@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillhouse.report.fields import Fields, mappings, number, read_json, text, truth
+from stillhouse.report.shapes import Shape, read_shape
 
 REFERENCES_FILE = "references.json"
 
@@ -17,6 +18,7 @@ class Reference:
 
     name: str
     architecture: str
+    shape: Shape | None
     quality: float | None
     latency_ms: float | None
     latency_low_ms: float | None
@@ -67,6 +69,7 @@ def _points(content: Fields) -> Iterator[Reference]:
         yield Reference(
             name=text(fields, "name"),
             architecture=text(fields, "label"),
+            shape=read_shape(fields.get("architecture")),
             quality=number(fields, "quality"),
             latency_ms=number(fields, "latency_ms"),
             latency_low_ms=number(fields, "latency_low_ms"),

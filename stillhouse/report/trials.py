@@ -35,6 +35,7 @@ class TrialRow:
     reward: float | None
     latency_ms: float | None
     size_mb: float | None
+    memory_mb: float | None
     flops_fraction: float | None
     parameters: float | None
     cost_s: float | None
@@ -59,6 +60,7 @@ def read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
             reward=number(row, "reward"),
             latency_ms=number(row, "latency_ms"),
             size_mb=number(row, "size_mb"),
+            memory_mb=number(row, "memory_mb"),
             flops_fraction=number(row, "flops_fraction"),
             parameters=number(row, "parameters"),
             cost_s=number(row, "cost_s"),

@@ -1,4 +1,4 @@
-"""Figures as a person reads them, and the outcome of a run as a sentence."""
+"""Figures as a person reads them, with their units, and how they are known."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from stillhouse.evaluate.agreement import FEWEST_PAIRS, Agreement, Estimate
-from stillhouse.report.chains import ENDS_ROW, Chains, Head, Selected
-from stillhouse.report.controller import ControllerRecord, Episode
-from stillhouse.report.family import Family, Search
+from stillhouse.report.family import Family
 from stillhouse.report.figures import MASKED_WORDS, Figures
 from stillhouse.report.gather import Contents, Student
 from stillhouse.report.objectives import LATENCY, QUALITY
-from stillhouse.report.proxy_final import ProxyCheck
 from stillhouse.report.references import Reference
 
 MISSING = "–"
@@ -42,7 +38,7 @@ def whole(value: float | None) -> str:
 
 def two_decimals(value: float | None) -> str:
     """A share or a correlation, neither in percent."""
-    return MISSING if value is None else _signed(value)
+    return MISSING if value is None else signed(value)
 
 
 def percent(fraction: float | None) -> str:
@@ -279,341 +275,6 @@ def _latency_how(contents: Contents, known: Sequence[Figures]) -> str:
     return (told if chosen_from else "measured") + exception
 
 
-def winner(students: Sequence[Student]) -> Student | None:
-    """The first in rank that meets the limits; without one, the first in rank.
-
-    Ranks were given on the search-validation set, so dev chooses nothing here.
-    """
-    within = [student for student in students if student.within_limit is not False]
-    return next(iter(within or students), None)
-
-
-def headline(contents: Contents) -> Student | None:
-    """The student that a page begins with: the winner, or what the last search of a family chose.
-
-    Students of a family were chosen for different limits, so none of them wins.
-    """
-    if contents.has_task or contents.is_general:
-        return winner(contents.students)
-    last = last_search(contents)
-    return None if last is None else contents.chosen(last)
-
-
-def last_search(contents: Contents) -> Search | None:
-    """The latest search of a family."""
-    searches = () if contents.family is None else contents.family.searches
-    return next(reversed(searches), None)
-
-
-def outcome(contents: Contents) -> str:
-    """Tells what the run found, or how far it came."""
-    if contents.chains is not None:
-        return _chains_outcome(contents.chains)
-    if contents.is_general:
-        return _text_outcome(contents)
-    if not contents.has_task:
-        return _family_outcome(contents)
-    best = winner(contents.students)
-    if best is None:
-        return _unfinished(contents)
-    figures = best.figures
-    sentence = f"Student {best.rank}"
-    if figures.architecture:
-        sentence += f" ({figures.architecture})"
-    if best.quality_fraction is not None:
-        sentence += f" keeps {percent(best.quality_fraction)} of the teacher’s {contents.metric}"
-        sentence += f" ({quality(figures.quality)} of {quality(best.teacher_quality)}"
-        sentence += f" on {contents.report_set})"
-    else:
-        sentence += (
-            f" reaches {contents.metric} {quality(figures.quality)} on {contents.report_set}"
-        )
-    sentence += f" and answers in {milliseconds(figures.latency_ms)}"
-    if best.speedup is not None:
-        sentence += f", {times(best.speedup)} as fast as the teacher"
-    return sentence + _limit_clause(contents, best) + "."
-
-
-def _text_outcome(contents: Contents) -> str:
-    student = winner(contents.students)
-    if student is None:
-        return (
-            "No student has been distilled in full yet. Run the same command again to continue "
-            "this run."
-        )
-    found = f"Student {student.rank}"
-    found += f" ({student.figures.architecture})" if student.figures.architecture else ""
-    learnt = student.on_text
-    if learnt is None:  # of another version
-        return f"{found} is distilled{_costs(student.figures, None, student.speedup)}."
-    found += " has learnt from plain text"
-    found += "" if learnt.tokens is None else f", {whole(learnt.tokens)} tokens"
-    found += _costs(student.figures, learnt.flops_fraction, student.speedup)
-    moved = [
-        f"{name} {loss(learnt.before.get(name))} to {loss(value)}"
-        for name, value in learnt.after.items()
-    ]
-    return (
-        f"{found}. Losses on held-out text, before and after: {listed(moved)}. Teacher layers by "
-        f"student layer, counted from 1 (0 is none): {learnt.layer_map}. Only fine-tuning shows "
-        "what it is worth on a task."
-    )
-
-
-def _family_outcome(contents: Contents) -> str:
-    last = last_search(contents)
-    if contents.family is None or last is None:
-        return _unsearched(contents)
-    number = len(contents.family.searches)
-    found = "The search" if number == 1 else f"{number} searches have been made; the last"
-    found += f" for {limits_of(last.limits)}" if last.limits else " without a limit"
-    found += " chose a student" if last.student is None else f" chose student {last.student}"
-    if last.best.architecture:
-        found += f" ({last.best.architecture})"
-    found += _family_costs(contents, last)
-    return f"{found}. Only fine-tuning shows what it is worth on a task."
-
-
-def _family_costs(contents: Contents, search: Search) -> str:
-    """What a chosen student costs, after a colon, as far as known."""
-    best, student = search.best, contents.chosen(search)
-    parts = []
-    if best.parameters is not None:
-        parts.append(f"{millions(best.parameters)} parameters")
-    if best.flops_fraction is not None:
-        parts.append(f"{percent(best.flops_fraction)} of the teacher’s FLOPs")
-    if student is not None and student.figures.latency_ms is not None:
-        parts.append(f"answers in {milliseconds(student.figures.latency_ms)}")
-    if student is not None and student.speedup is not None:
-        parts.append(f"{times(student.speedup)} as fast as the teacher")
-    return ": " + ", ".join(parts) if parts else ""
-
-
-def _unsearched(contents: Contents) -> str:
-    if contents.students:
-        return (
-            f"Students of a family: {len(contents.students)}. What they were chosen for cannot be "
-            "read."
-        )
-    number = 0 if contents.family is None else len(contents.family.supernets)
-    return (
-        f"No student has been chosen yet; {number} {_plural('supernet', number)} trained so far. "
-        "Run the same command again to continue this run."
-    )
-
-
-def _chains_outcome(chains: Chains) -> str:
-    last = chains.last
-    if last is None:
-        number = len(chains.blocks)
-        return (
-            f"No student has been selected yet; {number} {_plural('block', number)} trained so "
-            "far. Run the same command again to continue this run."
-        )
-    number = len(chains.selected)
-    found = (
-        "One student is selected" if number == 1 else f"{number} students are selected; the last"
-    )
-    found += f" for {limits_of(last.limits)}" if last.limits else ""
-    found += f" is number {last.number}" if number > 1 else ""
-    found += f" ({last.best.architecture})" if last.best.architecture else ""
-    costs = _costs(last.figures, last.flops_fraction, last.speedup)
-    return f"{found}{costs}. {_chain_worth(chains, last)}"
-
-
-def _costs(figures: Figures, flops_fraction: float | None, speedup: float | None) -> str:
-    """What a student without a task costs, after a colon, as far as known."""
-    parts = []
-    if figures.parameters is not None:
-        parts.append(f"{millions(figures.parameters)} parameters")
-    if flops_fraction is not None:
-        parts.append(f"{percent(flops_fraction)} of the teacher’s FLOPs")
-    if figures.latency_ms is not None:
-        parts.append(f"answers in {milliseconds(figures.latency_ms)}")
-    if speedup is not None:
-        parts.append(f"{times(speedup)} as fast as the teacher")
-    return ": " + ", ".join(parts) if parts else ""
-
-
-PROFILED = "predicted, then measured"
-CHAIN_LATENCIES = {
-    "measured": (
-        "Predicted latency is the sum of the operations’, and only proposes: a measured model must "
-        "be within its limit itself. Each was timed in turn with the teacher, whose latency here "
-        "is the median over the timings of operations: where a machine’s speed drifts, compare "
-        "speed-ups, not milliseconds."
-    ),
-    "analytic": (
-        "Predicted latency is the sum of the operations’, and only proposes: a model must be "
-        "within its limit as a whole. Nothing was timed: whole models, operations and the teacher "
-        "are all told from the chip’s data sheet, without spread."
-    ),
-    PREDICTED: (
-        "Predicted latency is the sum of the operations’, and only proposes: a model must be "
-        "within its limit as a whole. That of a whole model is told by the device’s profile, and "
-        "its interval is that of 95 % for what a measurement would find; models unlike the "
-        "profile’s and the teacher were timed."
-    ),
-    PROFILED: (
-        "Latency in the column of predictions is the sum of the operations’, and only proposes: a "
-        "model must be within its limit as a whole, first by the device’s profile and then as it "
-        "is measured, in turn with the profile’s reference, whose milliseconds all others are in."
-    ),
-    "sum of operations": (
-        "Latency is the predicted one, the sum of the operations’: the device’s table knows these "
-        "and the teacher, and no model as a whole."
-    ),
-}
-
-
-def chain_latencies(selected: Sequence[Selected]) -> str:
-    """How latencies of selected chains are known, and their losses: one device has all of them."""
-    hows = [one.figures.latency_how for one in selected]
-    if any(prediction(one.figures) for one in selected):
-        hows.insert(0, PROFILED)
-    told = next(filter(None, map(CHAIN_LATENCIES.get, hows)), "")
-    return " ".join(filter(None, (told, _chain_losses(selected))))
-
-
-def _chain_losses(selected: Sequence[Selected]) -> str:
-    """Which losses are told in 8 bits; empty where students are not served so."""
-    precisions = (one.figures.served_precision for one in selected)
-    precision = next(filter(None, precisions), "")
-    if not precision:
-        return ""
-    return (
-        f"Masked-word losses of complete models are those in {precision}; losses of blocks, and "
-        "their sums, are told unquantised."
-    )
-
-
-def _chain_worth(chains: Chains, selected: Selected) -> str:
-    trained = chains.trained(selected.number)
-    if trained is None:
-        return "It is not pre-trained yet."
-    precision = selected.figures.served_precision
-    right = (
-        f"Pre-trained, it tells {percent(trained.score.accuracy_fraction)} of masked words right"
-        f"{f' in {precision}' if precision else ''}"
-    )
-    if chains.head is None:
-        return f"{right}."
-    return f"{right} (teacher {percent(chains.head.score.accuracy_fraction)})."
-
-
-def _limit_clause(contents: Contents, student: Student) -> str:
-    if not contents.limits or student.within_limit is None:
-        return ""
-    if student.within_limit:
-        return f"; that meets the limit ({limits(contents)})"
-    return f"; that does not meet the limit ({limits(contents)}), and no student does"
-
-
-def _unfinished(contents: Contents) -> str:
-    complete = sum(trial.state == "complete" for trial in contents.trials)
-    return (
-        f"No student has been distilled in full yet; {complete} of {len(contents.trials)} recorded "
-        "trials are complete. Run the same command again to continue this run."
-    )
-
-
-def estimate(value: Estimate) -> str:
-    """A rank correlation; never shown without `estimate_basis`."""
-    return _signed(value.value)
-
-
-def estimate_basis(value: Estimate, number: int) -> str:
-    """What a rank correlation rests on: its 95 % interval and number of pairs."""
-    return f"{_signed(value.low)} to {_signed(value.high)}, n = {number:,}"
-
-
-def _signed(value: float, form: str = ".2f") -> str:
-    return f"{value:{form}}".replace("-", "−")
-
-
-def silence(agreement: Agreement) -> str:
-    """Why there is no rank correlation."""
-    return agreement.reason or f"too few to say (n = {agreement.count:,})"
-
-
-def regret(check: ProxyCheck) -> str:
-    """What trusting the proxy cost among the students trained to the end, in points."""
-    if check.regret is None:
-        return ""
-    if not check.regret:
-        return "Regret: none. The short training put first what is the best of these in the end."
-    lost = HUNDRED * check.regret
-    told = "less than 0.1" if lost < SMALLEST_POINT else f"{lost:.1f}"
-    return (
-        f"Regret: {told} points of {check.metric}. By so much the best of these in the end beats "
-        "the student that the short training put first."
-    )
-
-
-def noise_ceiling(check: ProxyCheck) -> str:
-    """How to read the agreement beside the proxy's agreement with itself."""
-    if check.noise is None:
-        return (
-            "No trial was judged twice, so it is not known how well any ranking could agree with "
-            "a short training."
-        )
-    if check.noise.agreement.spearman is None:
-        return (
-            "Too few trials were judged twice to know how well any ranking could agree with a "
-            "short training."
-        )
-    return (
-        "The noise ceiling is how well the short training agrees with itself under another seed. "
-        "An agreement near it means that the proxy cannot be better without more training; one "
-        "far below it, that short and full training disagree on the students themselves. Where the "
-        "intervals overlap, this run cannot tell which."
-    )
-
-
-def checked_students(check: ProxyCheck) -> str:
-    """How many students were trained briefly and to the end."""
-    winners, controls = len(check.of_role("winner")), len(check.of_role("control"))
-    return f"{winners} {_plural('winner', winners)} and {controls} {_plural('control', controls)}"
-
-
-def _plural(word: str, number: int) -> str:
-    return word if number == 1 else f"{word}s"
-
-
-def controller_constants(record: ControllerRecord) -> str:
-    """The controller's constants in words, as far as known."""
-    parts = [record.constants] if record.constants else []
-    if record.planned is not None and record.per_episode is not None:
-        parts.append(f"{record.planned} episodes of {record.per_episode} trained candidates")
-    if record.passes is not None and record.learning_rate is not None:
-        parts.append(f"{record.passes} passes after each at rate {record.learning_rate:g}")
-    return ", ".join(parts)
-
-
-def reward(record: ControllerRecord, metric: str) -> str:
-    """The reward's formula; empty where its constants are unknown."""
-    if record.target_ms is None or record.alpha is None:
-        return ""
-    judged = "(1 less hidden-state loss)" if record.quality == "hidden" else metric
-    power = _signed(record.alpha, "g")
-    return f"{judged} × (latency ÷ {milliseconds(record.target_ms)}) to the power {power}"
-
-
-def learnt_correlation(record: ControllerRecord) -> str:
-    """The rank correlation of predicted and true rewards, or why there is none."""
-    count, told = record.correlation_count, record.correlation
-    if count is None or count < FEWEST_PAIRS:
-        return "too few to say" + ("" if count is None else f" (n = {count})")
-    if told is None:
-        return f"none, for one side is all the same (n = {count:,})"
-    return f"{estimate(told)} (95 % interval {estimate_basis(told, count)})"
-
-
-def episode_basis(episode: Episode) -> str:
-    """How many pairs an episode's rank correlation rests on; empty without one."""
-    return "" if episode.correlation is None else f"n = {len(episode.predictions)}"
-
-
 def runners_up(number: int) -> str:
     """How many come next, and what they are."""
     return f"{number} {'runner-up' if number == 1 else 'runners-up'} within the same limits"
@@ -628,42 +289,11 @@ def flops_basis(family: Family) -> str:
     )
 
 
-OPERATION_NAMES = {"M": "attention", "F": "feed-forward", ENDS_ROW: "embeddings, pooler"}
+def signed(value: float, form: str = ".2f") -> str:
+    """A number with a minus that is as wide as a digit."""
+    return f"{value:{form}}".replace("-", "−")
 
 
-def operation(kind: str) -> str:
-    """An operation of a chain in words; empty for one that this version does not know."""
-    if kind[:1] == "S" and kind[1:].isdecimal():
-        return f"convolution of {kind[1:]}"
-    return OPERATION_NAMES.get(kind, "")
-
-
-def head_origin(head: Head | None) -> str:
-    """Where the teacher's head for masked words comes from; empty if that is unknown."""
-    if head is None or head.is_trained_here is None:
-        return ""
-    if head.is_trained_here:
-        return (
-            "The teacher had no head for masked words: one was trained for this run, while the "
-            "teacher’s body stayed as it is."
-        )
-    return "The teacher brought its own head for masked words."
-
-
-def shrinking_of(settings: Sequence[tuple[str, str]]) -> str:
-    """How the candidates of the blocks were thinned out, as far as known."""
-    said = dict(settings)
-    parts = []
-    if said.get("blocks.bins_by") == "size":
-        parts.append("Bins are by size alone; latency plays its part when students are selected.")
-    elif "blocks.bins_by" in said:
-        parts.append(
-            "A candidate was dropped at once if its latency lies in another bin than its size."
-        )
-    if {"blocks.warm_epochs", "blocks.sampled", "blocks.kept"} <= set(said):
-        parts.append(
-            f"Warm epochs, without a comparison: {said['blocks.warm_epochs']}. Then the worse half "
-            f"of up to {said['blocks.sampled']} candidates of each bin went after every epoch, "
-            f"until {said['blocks.kept']} were left in it."
-        )
-    return " ".join(parts)
+def plural(word: str, number: int) -> str:
+    """A word, or more of them."""
+    return word if number == 1 else f"{word}s"

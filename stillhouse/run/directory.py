@@ -6,10 +6,11 @@ import json
 import platform
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,17 +23,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from stillhouse.errors import RunError, SettingsError, StillhouseError
 from stillhouse.files import held_alone, write_text_atomically
-from stillhouse.run.progress import PROGRESS_FILE
-from stillhouse.run.settings import (
-    PROVENANCE_KEY,
-    RunSettings,
-    difference,
-    read_settings,
-    settings_from_dict,
+from stillhouse.run.costs import (
+    WORKER_COSTS,
+    Ledger,
+    costed,
+    uncounted_until_now,
+    written_now_and_then,
 )
+from stillhouse.run.progress import PROGRESS_FILE
+from stillhouse.run.settings import PROVENANCE_KEY, RunSettings, settings_from_dict
+from stillhouse.run.settings_file import difference, read_settings
 
 STORAGE_ERRORS = (SafetensorError, StorageInternalError, SQLAlchemyError)
 """What libraries raise instead of an `OSError` where the disk is full or a file is damaged."""
+
+_WRITING = threading.RLock()
+"""Held while `run.json` is read and written: the cost is noted by a thread of its own."""
 
 VERSIONS_OF = ("stillhouse", "torch", "transformers", "accelerate", "datasets", "optuna", "numpy")
 
@@ -43,9 +49,11 @@ class RunDirectory:
 
     Attributes:
         path: The directory.
+        ledger: Tells what the job costs, where this process is the one that writes it down.
     """
 
     path: Path
+    ledger: Ledger | None = field(default=None, repr=False, compare=False)
 
     @property
     def settings_file(self) -> Path:
@@ -126,9 +134,11 @@ class RunDirectory:
         return dict(json.loads(file.read_text())) if file.exists() else {}
 
     def update_state(self, changes: Mapping[str, Any]) -> None:
-        """Merges `changes` into `run.json`."""
-        state = {**self.state(), **changes}
-        write_text_atomically(self.path / "run.json", json.dumps(state, indent=2) + "\n")
+        """Merges `changes` into `run.json`, and with them what the job has cost until now."""
+        cost = {} if self.ledger is None else {"cost": self.ledger.facts()}
+        with _WRITING:
+            state = {**self.state(), **changes, **cost}
+            write_text_atomically(self.path / "run.json", json.dumps(state, indent=2) + "\n")
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -164,8 +174,7 @@ class RunDirectory:
         Raises:
             RunError: If they changed since.
         """
-        provenance = read_settings(self.settings_file).get(PROVENANCE_KEY) or {}
-        before = provenance.get("data_sha256", fingerprint)
+        before = self._known("data_sha256", fingerprint)
         if before != fingerprint:
             raise RunError(
                 f"run directory {self.path} was made with other data (SHA-256 {before[:12]}…, now "
@@ -179,13 +188,34 @@ class RunDirectory:
         Raises:
             RunError: If they changed since.
         """
-        provenance = read_settings(self.settings_file).get(PROVENANCE_KEY) or {}
-        before = provenance.get("teacher_sha256", weights)
+        before = self._known("teacher_sha256", weights)
         if before != weights:
             raise RunError(
                 f"run directory {self.path} was begun with other weights of its teacher (SHA-256 "
                 f"{before[:12]}…, now {weights[:12]}…): name another directory with --run"
             )
+
+    def refuse_other_model(self, weights: str, name: str) -> None:
+        """Compares the SHA-256 of a checkpoint's weights with those that the run began from.
+
+        Args:
+            weights: Of the checkpoint that the run makes another one of.
+            name: What the user calls it.
+
+        Raises:
+            RunError: If they changed since.
+        """
+        before = self._known("model_sha256", weights)
+        if before != weights:
+            raise RunError(
+                f"run directory {self.path} was begun from other weights of {name} (SHA-256 "
+                f"{before[:12]}…, now {weights[:12]}…): name another directory with --run"
+            )
+
+    def _known(self, fact: str, otherwise: str) -> str:
+        """Returns what the run stands on, as it was when the run began."""
+        provenance = read_settings(self.settings_file).get(PROVENANCE_KEY) or {}
+        return str(provenance.get(fact, otherwise))
 
     def write_provenance(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
         """Writes the resolved settings with what the run stands on.
@@ -234,22 +264,40 @@ def open_run(
         if run.is_complete and not asks:
             yield run
             return
-        now = datetime.now(UTC).isoformat("T", "seconds")
-        before, asked_before = run.state(), run.settings_file.read_text(encoding="utf-8")
-        run.update_state({"status": "running", "started": before.get("started", now)})
-        try:
+        with _costed(run, settings) as run, _state_kept(run, asks):
             yield run
-        except BaseException as error:
-            with suppress(OSError):  # a full disk must not hide the error that it caused
-                run.update_state(_state_after(error, before))
-                if asks and isinstance(error, StillhouseError):
-                    _put_back_settings(run, asked_before)
-            if isinstance(error, STORAGE_ERRORS):
-                raise RunError(_explain_storage(run, error)) from error
-            raise
-        finally:
-            with suppress(OSError):
-                (path / PROGRESS_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def _costed(run: RunDirectory, settings: RunSettings) -> Iterator[RunDirectory]:
+    """Lets everything that is written about a run tell its cost until then."""
+    state, workers = run.state(), run.path / WORKER_COSTS
+    before = state.get("cost", uncounted_until_now() if state else {})
+    with costed(before, watts=settings.device.watts, workers=workers) as ledger:
+        run = replace(run, ledger=ledger)
+        with written_now_and_then(lambda: run.update_state({})):
+            yield run
+
+
+@contextmanager
+def _state_kept(run: RunDirectory, asks: tuple[str, ...]) -> Iterator[None]:
+    """Writes down that a run is running, and how it ended where that was with an error."""
+    now = datetime.now(UTC).isoformat("T", "seconds")
+    before, asked_before = run.state(), run.settings_file.read_text(encoding="utf-8")
+    run.update_state({"status": "running", "started": before.get("started", now)})
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # a full disk must not hide the error that it caused
+            run.update_state(_state_after(error, before))
+            if asks and isinstance(error, StillhouseError):
+                _put_back_settings(run, asked_before)
+        if isinstance(error, STORAGE_ERRORS):
+            raise RunError(_explain_storage(run, error)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            (run.path / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def _check_same_settings(run: RunDirectory, settings: RunSettings, asks: tuple[str, ...]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-import yaml
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from stillhouse.data.corpus import CorpusSettings
@@ -19,7 +19,7 @@ from stillhouse.device.kinds import MEASURED, MeasuredKind
 from stillhouse.device.profile import read_profile
 from stillhouse.distill.layer_maps import Genes, LayerMapName
 from stillhouse.distill.relations import RelationTarget
-from stillhouse.errors import SettingsError
+from stillhouse.errors import SettingsError, did_you_mean
 from stillhouse.model.students import InitialisationKind
 from stillhouse.run.chain_settings import (
     BlocksSettings,
@@ -106,6 +106,8 @@ class SpaceSettings:
             `None` for the base's. Giving `heads` replaces `head_size` and the other way round, but
             in a base of free heads, which has both, each replaces itself alone. Likewise
             `ffn_size` and `ffn_ratio` replace each other.
+        bottleneck_size, ffn_count, embedding_size: The same of MobileBERTs: the narrow width inside
+            a layer, feed-forward networks a layer, width of the embeddings.
         size_fraction: Students must stay below this share of the teacher's parameters, 0..1.
         size_count: What is counted for that: encoder layers, or everything with the embeddings.
     """
@@ -189,6 +191,8 @@ class DeviceSettings:
         precision: Arithmetic that latency is told for; where none is given, the chip's own, and
             float32 on other devices. In 8 bits, task searches score students as they are served.
         padding_fraction: Share of the tokens of a request that are padding.
+        watts: Power of what has no energy counter, for the cost that is told of a run; `None` takes
+            usual figures for processors and GPUs.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -201,6 +205,7 @@ class DeviceSettings:
     threads: int | None = None
     precision: ToldPrecision | None = None
     padding_fraction: float = 0.0
+    watts: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses a device without what it needs, and a workload that is none or not for it."""
@@ -230,6 +235,11 @@ class DeviceSettings:
             holds=0 <= self.padding_fraction < 1,
             rule="device.padding_fraction must be at least 0 and below 1",
             value=self.padding_fraction,
+        )
+        _check(
+            holds=self.watts is None or 0 < self.watts < math.inf,
+            rule="device.watts must be a number above 0",
+            value=self.watts,
         )
         self._check_threads()
         allowed, own = self._precisions()
@@ -668,6 +678,14 @@ class RunSettings:
             value=self.distill.layer_map,
         )
         _check(
+            holds=self.quantise.weight_bits is not None
+            or self.quantise.model is not None  # of the job of its own, which asks for bits
+            or self.quantise == QuantiseSettings(),
+            rule="the section quantise is for quantise.weight_bits alone, 2 to 8; give them, or "
+            "leave it out",
+            value=self.quantise.weight_bits,
+        )
+        _check(
             holds=not self.limits or self.recipe == "nas-bert",
             rule="limits, several budgets, are for nas-bert alone; give `limit`",
             value=[limits.given() for limits in self.limits],
@@ -713,10 +731,27 @@ def _explain(error: ValidationError) -> str:
         path = ".".join(str(part) for part in entry["loc"]) or "settings"
         message = entry["msg"].removeprefix("Value error, ")
         if entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = f"unknown key; known keys here: {', '.join(_known_keys(entry['loc'][:-1]))}"
+            message = _unknown_key(entry["loc"])
+        elif entry["type"] == "literal_error":
+            message += did_you_mean(str(entry["input"]), _words(entry["ctx"]["expected"]))
         value = "" if isinstance(entry["input"], Mapping) else f" (value: {entry['input']!r})"
         lines.append(f"{path}: {message}{value}")
     return "\n".join(lines)
+
+
+def _unknown_key(path: tuple[int | str, ...]) -> str:
+    """Says which keys there are, and which was meant: by this name elsewhere, or spelt alike."""
+    name, known = str(path[-1]), _known_keys(path[:-1])
+    homes: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(RunSettings)}
+    sections = [home for home, kind in homes.items() if isinstance(kind, type)]
+    named = [f"{home}.{name}" for home in sections if name in _known_keys((home,))]
+    hint = f": did you mean {' or '.join(named)}?" if named else did_you_mean(name, known)
+    return f"unknown key; known keys here: {', '.join(known)}{hint}"
+
+
+def _words(expected: str) -> list[str]:
+    """Returns the words that pydantic lists as allowed: `'a', 'b' or 'c'`."""
+    return re.findall(r"'([^']*)'", expected)
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
@@ -727,85 +762,3 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         elif part != "limits":
             kind = {f.name: f for f in dataclasses.fields(kind)}[part].default_factory
     return [f.name for f in dataclasses.fields(kind)]
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Reads a YAML settings file as plain data, not yet validated.
-
-    Raises:
-        SettingsError: If the file is missing, is not YAML, or holds no mapping.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"settings file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"settings file {path} is not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise SettingsError(f"settings file {path} must hold sections such as 'teacher' and 'task'")
-    return data
-
-
-def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `data` with values replaced at dotted paths such as `search.candidates`."""
-    merged: dict[str, Any] = {key: _copied(value) for key, value in data.items()}
-    for path, value in overrides.items():
-        *sections, key = path.split(".")
-        place = merged
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise SettingsError(f"{path}: {section!r} is a value, not a section")
-        place[key] = value
-    return merged
-
-
-def _copied(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else value
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Parses `search.candidates=40`; the value is read as YAML.
-
-    Raises:
-        SettingsError: If there is no `=`, or the value is not YAML.
-    """
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise SettingsError(f"--set needs path=value, such as search.candidates=40, got {text!r}")
-    try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--set {path}: {value!r} is not a YAML value: {error}") from error
-
-
-def parse_duration(text: str) -> float:
-    """Parses `45m`, `1h30m`, `90s` or plain seconds.
-
-    Returns:
-        Seconds, above 0.
-
-    Raises:
-        SettingsError: If the text is none of these.
-    """
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-    if match is None or not any(match.groups()):
-        raise SettingsError(f"time must look like 45m, 1h30m or 90s, got {text!r}")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    total_s = hours * 3600 + minutes * 60 + seconds
-    if total_s <= 0:
-        raise SettingsError(f"time must be above 0, got {text!r}")
-    return total_s
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """Lists the settings in which two runs differ, one `path: old → new` each."""
-    lines: list[str] = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        here = f"{path}{key}"
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += difference(before, after, f"{here}.")
-        elif before != after:
-            lines.append(f"{here}: {before!r} → {after!r}")
-    return lines

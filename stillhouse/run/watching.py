@@ -14,7 +14,7 @@ from typing import Any
 from stillhouse.errors import RunError
 from stillhouse.run.directory import RunDirectory
 from stillhouse.run.progress import PROGRESS_FILE
-from stillhouse.run.settings import read_settings
+from stillhouse.run.settings_file import read_settings
 from stillhouse.search.objectives import front_objectives
 from stillhouse.search.pareto import pareto_front
 from stillhouse.search.record import has_study, read_trials

@@ -1,7 +1,6 @@
 """The loop of every search: propose, screen, judge, record, learn; and resume where it stopped."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -18,6 +17,7 @@ from stillhouse.search.trial import (
     Trial,
     TrialState,
 )
+from stillhouse.search.trial_time import time_kept
 from stillhouse.space.architecture import Architecture
 
 _REPEATS_BEFORE_DRAW = 20
@@ -201,12 +201,12 @@ class _Search:
         return [untried[generator.integers(len(untried))]]
 
     def _try(self, trial: Trial) -> Trial:
-        start_s = time.perf_counter()
-        try:
-            outcome = self._screen_and_judge(trial)
-        except (CandidateFailed, TrainingError) as error:
-            outcome = replace(trial, state=TrialState.FAILED, reason=str(error))
-        return replace(outcome, cost_s=time.perf_counter() - start_s)
+        with time_kept(self.record, trial) as spent_s:
+            try:
+                outcome = self._screen_and_judge(trial)
+            except (CandidateFailed, TrainingError) as error:
+                outcome = replace(trial, state=TrialState.FAILED, reason=str(error))
+            return replace(outcome, cost_s=spent_s())
 
     def _screen_and_judge(self, trial: Trial) -> Trial:
         screened = trial if trial.latency_ms is not None else self._screen(trial)

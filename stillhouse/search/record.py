@@ -150,6 +150,15 @@ class Record:
         # The latency comes last: a trial that has it has been screened in full.
         self._write(number, {"violations": dict(violations), "latency_ms": latency_ms})
 
+    def note_time(self, number: int, *, cost_s: float) -> None:
+        """Record what a running trial has taken until now.
+
+        Args:
+            number: Of the trial.
+            cost_s: Wall-clock time of all processes that worked on it, in seconds.
+        """
+        self._write(number, {"cost_s": cost_s})
+
     def finish(self, trial: Trial) -> None:
         """Record the outcome of a running trial; what was noted before stays.
 

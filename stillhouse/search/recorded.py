@@ -5,21 +5,14 @@ import io
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from stillhouse.errors import DataError, SpaceError
 from stillhouse.files import write_text_atomically
-from stillhouse.search.strategy import Strategy
 from stillhouse.search.trial import Trial, TrialState
-from stillhouse.space.architecture import (
-    Architecture,
-    BertArchitecture,
-    architecture_from_dict,
-)
+from stillhouse.space.architecture import Architecture, BertArchitecture, architecture_from_dict
 from stillhouse.space.families import DIMENSION_NAMES, MOBILEBERT_FAMILY, Value
 from stillhouse.space.mobilebert import MobileBertArchitecture
 from stillhouse.space.search_space import Dimension, SearchSpace
@@ -34,7 +27,6 @@ _WORDS = ("activation", "attention")
 _FIGURES = ("seed", "quality", "latency_ms")
 _OPTIONAL = "hidden_quality"
 _HEAD_SIZE = "head_size"
-_REPEATS_BEFORE_DRAW = 20  # as in a search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,81 +239,6 @@ def write_recorded(path: Path, row: RecordedRow) -> None:
                 _OPTIONAL: row.hidden_quality,
             }
         )
-
-
-def replay(strategy: Strategy, table: RecordedTable, *, candidates: int, seed: int) -> list[Trial]:
-    """Play a search against a table instead of training.
-
-    Each candidate gets the figures of one of its recorded seeds. Which one is a matter of `seed`
-    and the architecture alone, so strategies that are replayed with the same seed meet the same
-    noise. Repeats are recorded and not counted, as in a search.
-
-    Args:
-        strategy: Fresh; searches over `table.space()`.
-        table: What is found out about which architecture.
-        candidates: How many to try, at most; no more than the table has.
-        seed: Of the noise, at least 0.
-
-    Returns:
-        All trials by number, repeats included.
-
-    Raises:
-        ValueError: The strategy proposes what is not in the table.
-    """
-    drawn = _draw_rows(table, seed)
-    trials: list[Trial] = []
-    first: dict[Architecture, Trial] = {}
-    repeats = 0
-    while len(first) < min(candidates, len(drawn)):
-        if repeats < _REPEATS_BEFORE_DRAW:
-            [architecture] = strategy.ask(1)
-        else:
-            architecture = _draw_untried(drawn, first, [seed, len(trials)])
-        repeats = repeats + 1 if architecture in first else 0
-        trials.append(_outcome(len(trials), architecture, drawn, first))
-        first.setdefault(architecture, trials[-1])
-        strategy.tell(trials[-1:])
-    return trials
-
-
-def _outcome(
-    number: int,
-    architecture: Architecture,
-    drawn: Mapping[Architecture, RecordedRow],
-    first: Mapping[Architecture, Trial],
-) -> Trial:
-    if architecture in first:
-        return replace(first[architecture], number=number, repeat_of=first[architecture].number)
-    if architecture not in drawn:
-        raise ValueError(
-            f"{architecture.label} is not recorded; replay a strategy over the table's own space"
-        )
-    row = drawn[architecture]
-    return Trial(
-        number=number,
-        architecture=architecture,
-        state=TrialState.COMPLETE,
-        quality=row.quality,
-        latency_ms=row.latency_ms,
-    )
-
-
-def _draw_rows(table: RecordedTable, seed: int) -> dict[Architecture, RecordedRow]:
-    generator = np.random.default_rng(seed)
-    drawn = {}
-    for architecture in sorted(table.rows, key=lambda item: item.key):  # not as it was recorded
-        rows = sorted(table.rows[architecture], key=lambda row: row.seed)
-        drawn[architecture] = rows[generator.integers(len(rows))]
-    return drawn
-
-
-def _draw_untried(
-    drawn: Mapping[Architecture, RecordedRow],
-    tried: Mapping[Architecture, Trial],
-    seed: Sequence[int],
-) -> Architecture:
-    untried = [architecture for architecture in drawn if architecture not in tried]
-    return untried[np.random.default_rng(seed).integers(len(untried))]
 
 
 def _check_attention(architecture: MobileBertArchitecture) -> None:

@@ -69,7 +69,8 @@ class Trial:
         latency_ms: Latency on the device of the search.
         reason: Why it is infeasible, failed or stopped, for people.
         repeat_of: Number of the earlier trial of the same architecture that lent its outcome.
-        cost_s: Wall-clock time spent on it, without what an interruption threw away.
+        cost_s: Wall-clock time spent on it until now, by killed processes too; each of those
+            may have lost what it spent since it last noted that.
         violations: By limit, the amount over it relative to the limit: 0.25 is 25 % over, 0 and
             below is kept.
         attributes: Whatever else is worth recording.

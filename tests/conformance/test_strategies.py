@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from stillhouse.search.controller import Controller, default_controller, published_controller
+from stillhouse.search.controller import Controller
+from stillhouse.search.controller_settings import default_controller, published_controller
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.reward import Reward
 from stillhouse.search.reward_lstm import reward_lstm

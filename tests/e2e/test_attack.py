@@ -69,7 +69,7 @@ def synonyms(weather_rows, tmp_path_factory):
 @pytest.fixture
 def options(weather_csv, synonyms, tmp_path):
     return ["--task", weather_csv, "--dev", weather_csv, "--synonyms", synonyms,
-            "--out", tmp_path / "out"]  # fmt: skip
+            "--run", tmp_path / "out"]  # fmt: skip
 
 
 def told(text):
@@ -100,7 +100,8 @@ def test_a_teacher_and_a_student_are_attacked_and_told_in_a_table(
 def test_figures_come_as_json_where_asked_for(run, shaky, options, tmp_path):
     code, out, _ = run(shaky, *options, "--examples", "5", "--json")
     assert code == 0
-    assert json.loads(out) == json.loads((tmp_path / "out" / "attack.json").read_text())
+    kept = json.loads((tmp_path / "out" / "attack.json").read_text())
+    assert json.loads(out) == {"command": "attack", "format": 1, **kept}
 
 
 def test_adv_glue_is_told_in_a_table_of_its_own(run, weather_tokenizer, shaky, tmp_path):
@@ -113,7 +114,7 @@ def test_adv_glue_is_told_in_a_table_of_its_own(run, weather_tokenizer, shaky, t
     (tmp_path / "dev.json").write_text(json.dumps({"sst2": [*rows, {"sentence": "a", "label": 0}]}))
     code, out, err = run(
         tmp_path / "model", "--task", "glue/sst2", "--adv-glue", tmp_path / "dev.json",
-        "--out", tmp_path / "out",
+        "--run", tmp_path / "out",
     )  # fmt: skip
     assert code == 0
     assert "AdvGLUE, dev set" in out

@@ -20,7 +20,8 @@ from stillhouse.device.table import TableDevice
 from stillhouse.errors import DataError, DeviceError, RunError, SettingsError, TeacherError
 from stillhouse.model.encoders import build_encoder, load_encoder
 from stillhouse.recipe import autodistil, supernets
-from stillhouse.run.settings import apply_overrides, read_settings
+from stillhouse.run.costs import WORKER_COSTS
+from stillhouse.run.settings_file import apply_overrides, read_settings
 from stillhouse.space.architecture import BertArchitecture, architecture_from_dict
 from stillhouse.space.published import autodistil_for
 from stillhouse.supernet.subnets import Supernet
@@ -327,16 +328,21 @@ def test_each_space_gives_a_student_where_that_is_asked_for(search, run, no_trai
     assert read_json(run / "family.json")["searches"] == searches
 
 
+def state_of(run):
+    """What is told of a run but its cost, which a refused job adds to."""
+    return {name: fact for name, fact in read_json(run / "run.json").items() if name != "cost"}
+
+
 def test_a_limit_that_a_space_cannot_meet_leaves_no_half_of_a_search(search, run, no_training):
     before, family = contents(run), (run / "family.json").read_bytes()
-    state = read_json(run / "run.json")
+    state = state_of(run)
     with pytest.raises(DeviceError, match=r"even the smallest of small \(3 × 16, 2 heads"):
         search(run, {"flops_fraction": 0.1}, supernet__per_space=True)
-    assert read_json(run / "run.json") == state
+    assert state_of(run) == state
     with pytest.raises(DeviceError, match=r"even the smallest of tiny, small \(1 × 16, 2 heads"):
         search(run, {"latency_ms": 0.01})
     assert (contents(run), (run / "family.json").read_bytes()) == (before, family)
-    assert read_json(run / "run.json") == state
+    assert state_of(run) == state
     search(run)
     assert read_json(run / "run.json")["status"] == "complete"
 
@@ -648,5 +654,14 @@ def test_two_workers_train_what_one_does(whole, start, weather_encoder_folder, t
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
     fresh = fresh_supernet(weather_encoder_folder, "tiny").encoder.state_dict()
     assert max((ours[name] - fresh[name]).abs().max().item() for name in ours) > 2e-4
-    assert files(run) == files(whole)  # one file of curves: the other worker wrote none
+    worker = f"{WORKER_COSTS}/1.json"
+    # One file of curves: the other worker wrote none.
+    assert files(run) == sorted([*files(whole), worker])
+    cost, alone, own = (
+        read_json(run / "run.json")["cost"],
+        read_json(whole / "run.json")["cost"],
+        read_json(run / worker),
+    )
+    assert cost["tokens"] == alone["tokens"] > 0  # each worker reads its half of them
+    assert cost["seconds"] > own["seconds"] > 0
     assert read_json(run / "run.json")["status"] == "complete"

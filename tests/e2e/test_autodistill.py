@@ -28,7 +28,7 @@ from stillhouse.errors import (
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.mobilebert import mobilebert_of
 from stillhouse.recipe import autodistill, flash, mlm_nursery
-from stillhouse.run.settings import apply_overrides
+from stillhouse.run.settings_file import apply_overrides
 from stillhouse.search.trial import TrialState
 from stillhouse.space.architecture import architecture_from_dict
 from stillhouse.space.published import autodistill_for
@@ -239,7 +239,7 @@ def test_search_on_the_command_line(run_cli, weather_encoder_folder, weather_tex
     ("error", "message", "changed"),
     [
         (SettingsError, "search.strategy = controller", {"search__strategy": "controller"}),
-        (SettingsError, "did you mean MobileBERT-tiny", {"compare": ["mobilebert_tny"]}),
+        (SettingsError, "did you mean 'MobileBERT-tiny", {"compare": ["mobilebert_tny"]}),
         (SpaceError, "unknown: head_size", {"compare": ["MobileBERT", "head_size=4"]}),
         (SettingsError, "each of the 9 layers, got 8", {"compare": ["layers=9"]}),
         (SettingsError, "no use for search.quality = hidden", {"search__quality": "hidden"}),

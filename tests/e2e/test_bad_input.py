@@ -37,9 +37,9 @@ def search(run_cli, teacher_options, tmp_path):
 
 @pytest.fixture
 def fails(search):
-    def check(*options, naming):
+    def check(*options, naming, exit_code=1):
         code, out, err = search(*options)
-        assert code == 1
+        assert code == exit_code
         assert out == ""
         for part in naming:
             assert part in err
@@ -129,7 +129,7 @@ def test_wrong_flags(search, options, named):
 def test_an_impossible_limit_stops_before_any_training(fails, tmp_path):
     # The smallest of the table takes 0.4875 ms: 22 % over 0.4, and 4.1 times the teacher's speed.
     shape = "(1 × 16, 2 heads, FFN 16, gelu; 0.487 ms at batch 1, length 16"
-    fails("--limit", "latency_ms=0.4", naming=["latency_ms=0.4 by 22%", shape])
+    fails("--limit", "latency_ms=0.4", naming=["latency_ms=0.4 by 22%", shape], exit_code=3)
     assert not list((tmp_path / "run" / "tensorboard").glob("trial-*"))
     assert not (tmp_path / "run" / "students").exists()
     state = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -139,12 +139,12 @@ def test_an_impossible_limit_stops_before_any_training(fails, tmp_path):
 
 @pytest.mark.parametrize("limit", ["speedup=8", "size_mb=0.001", "parameters=100"])
 def test_other_impossible_limits_are_named(fails, limit):
-    fails("--limit", limit, naming=[f"is over {limit} by "])
+    fails("--limit", limit, naming=[f"is over {limit} by "], exit_code=3)
 
 
 def test_several_impossible_limits_are_all_named(fails):
     limits = ["--limit", "latency_ms=0.4", "--limit", "size_mb=1", "--limit", "parameters=100"]
-    fails(*limits, naming=["latency_ms=0.4 by 22%, parameters=100 by "])
+    fails(*limits, naming=["latency_ms=0.4 by 22%, parameters=100 by "], exit_code=3)
 
 
 def test_a_run_directory_made_with_other_settings(fails, tmp_path):
@@ -158,7 +158,8 @@ def test_a_run_directory_made_with_other_settings(fails, tmp_path):
 
 def test_an_impossible_limit_binds_nothing(fails, tmp_path):
     for limit_ms in (0.4, 0.45):
-        fails("--limit", f"latency_ms={limit_ms}", naming=["no student can meet the limit"])
+        told = ["no student can meet the limit"]
+        fails("--limit", f"latency_ms={limit_ms}", naming=told, exit_code=3)
     assert not (tmp_path / "run" / "teacher").exists()
 
 

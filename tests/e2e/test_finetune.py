@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, pipeline
 
 import stillhouse
-from stillhouse import api
+from stillhouse.api import model_jobs
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_another_task_learns_this_one(
     def nothing(*_, **__):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(api, "finetune_checkpoint", nothing)
+    monkeypatch.setattr(model_jobs, "finetune_checkpoint", nothing)
     assert tune(*options)[0] == 0
     code, out, err = tune(*options, "--epochs", "5")
     assert (code, out) == (1, "")

@@ -142,7 +142,7 @@ def test_other_heads_and_a_limit_that_is_not_met_are_said(distil, tmp_path):
         "--epochs", "0.5", "--limit", "params_m=0.001", "--initialisation", "scratch",
         student="layers=1,hidden_size=16,heads=2",
     )  # fmt: skip
-    assert code == 0, err
+    assert code == 3, err
     assert "is over params_m=0.001 by" in words(err)
     assert "It has 2 heads and the teacher 4, so attention is compared as a mean" in words(err)
     metrics = metrics_of(tmp_path / "run")
@@ -247,3 +247,4 @@ def test_other_families(distil, family, tiny_config, weather_tokenizer, tmp_path
     assert metrics["parameters"] == sum(p.numel() for p in student.parameters())
     teacher = AutoModel.from_pretrained(folder)
     assert metrics["teacher_parameters"] == sum(p.numel() for p in teacher.parameters())
+    assert metrics["teacher_architecture"]["layers"] == teacher.config.num_hidden_layers

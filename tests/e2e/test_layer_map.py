@@ -1,15 +1,23 @@
 """The search for a layer map: on text with proxy tasks, on a task, and inside other searches."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import optuna
 import pytest
+from safetensors.numpy import load_file
 from transformers import AutoModel
 
 from stillhouse.run.directory import RunDirectory
+
+DRIVER = Path(__file__).with_name("layer_map_driver.py")
+PATIENCE_S = 140
 
 
 @pytest.fixture
@@ -115,6 +123,59 @@ main()
     assert told("broken") == told("whole")
 
 
+@pytest.mark.slow
+def test_a_search_that_is_killed_within_a_judgement_equals_an_undisturbed_one(
+    weather_encoder_folder, weather_text, weather_csv, tmp_path
+):
+    """Killed when the second map has one of two scores: that one is not found again."""
+    other = tmp_path / "again.csv"
+    shutil.copy(weather_csv, other)
+
+    def begin(run):
+        given = (run, weather_encoder_folder, weather_text, weather_csv, other)
+        return subprocess.Popen(
+            [sys.executable, str(DRIVER), *map(str, given)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process, deadline = begin(killed), time.monotonic() + PATIENCE_S
+    while not (kept := scored_of_second(killed)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "it never came to the second map"
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (killed / "students").exists()
+    logs = killed / "tensorboard" / "layer-map" / "2" / kept.stem
+    first, before = logs / "0-3", json.loads((killed / "run.json").read_text())["cost"]
+    written = sorted(first.iterdir())
+    for run in (killed, whole):
+        out, _ = (process := begin(run)).communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, out
+    assert sorted(first.iterdir()) == written  # nobody trained there again
+    assert not kept.exists()
+    one, again = (
+        [{**judged, "cost_s": 0} for judged in maps_of(run)["2"]["maps"]] for run in (whole, killed)
+    )
+    assert one == again
+    mine, theirs = (load_file(run / "students/1/model.safetensors") for run in (whole, killed))
+    assert all((mine[name] == theirs[name]).all() for name in theirs)
+    after = json.loads((killed / "run.json").read_text())["cost"]
+    assert after["seconds"] > before["seconds"]
+    assert after["tokens"] > before["tokens"]
+
+
+def scored_of_second(run):
+    """The kept scores of the map that is being judged, once another one is recorded."""
+    if not (run / "layer_maps.json").exists():
+        return None
+    return next((run / "work" / "layer-map" / "2").glob("*.json"), None)
+
+
 def test_a_task_judges_maps_of_its_own_student(run_cli, teacher_options, tmp_path):
     code, out, err = run_cli(
         "search", "layer-map", *teacher_options, "--student", "layers=1,hidden_size=16",
@@ -169,6 +230,15 @@ def test_a_search_finds_a_map_for_each_depth_of_its_winners(run_cli, teacher_opt
         (["--set", "layer_map.population=1"], "a population needs 2 maps"),
         (["--set", "distill.layer_map=last"], "layer-map searches the map: leave"),
         (["--set", "search.candidates=3"], "layer-map has no use for search.candidates = 3"),
+        (
+            ["--set", "final.students=2", "--set", "final.controls=3"],
+            "layer-map has no use for final.students = 2, final.controls = 3: it distils the one",
+        ),
+        (["--objectives", "quality,size_mb"], "no use for search.objectives = quality, size_mb"),
+        (
+            ["--set", "search.quality=hidden"],
+            "layer-map has no use for search.quality = hidden: it distils the one student",
+        ),
         (["--task", "glue/rte"], "--task and --corpus exclude each other"),
     ],
 )
@@ -182,13 +252,72 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(
     assert not (tmp_path / "run" / "work").exists()
 
 
-def test_settings_of_proxy_tasks_are_refused_on_a_task(run_cli, teacher_options, tmp_path):
+@pytest.mark.parametrize(
+    "idle",
+    [
+        "layer_map.sequences = 5",
+        "final.students = 2",
+        "final.controls = 2",
+        "search.quality = hidden",
+        "search.objectives = quality, size_mb",
+    ],
+)
+def test_what_no_map_of_a_task_is_judged_by_is_refused(run_cli, teacher_options, tmp_path, idle):
+    given = idle.replace(" = ", "=").replace(", ", ",")
     code, _, err = run_cli(
         "search", "layer-map", *teacher_options, "--student", "layers=1",
-        "--set", "layer_map.sequences=5", "--run", tmp_path / "run",
+        "--set", given, "--run", tmp_path / "run",
     )  # fmt: skip
     assert code == 1
-    assert "layer-map has no use for layer_map.sequences = 5: its maps are judged on" in err
+    assert f"layer-map has no use for {idle}: its maps are judged on" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "job"),
+    [(("search",), "plain"), (("distill", "--student", "layers=1"), "distill")],
+)
+def test_settings_of_proxy_tasks_are_refused_where_a_task_judges_maps(
+    run_cli, teacher_options, tmp_path, command, job
+):
+    code, _, err = run_cli(
+        *command, *teacher_options, "--run", tmp_path / "run",
+        "--set", "distill.hidden_weight=1", "--set", "distill.layer_map=search",
+        "--set", "layer_map.tasks=[glue/rte]", "--set", "layer_map.sequences=9",
+        "--set", "layer_map.judge=task",
+    )  # fmt: skip
+    assert code == 1
+    assert (
+        f"{job} has no use for layer_map.judge = task, layer_map.sequences = 9, layer_map.tasks = "
+        "glue/rte: on a task, layer maps are judged on the task itself"
+    ) in " ".join(err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_counts_no_more_maps_than_there_are(run_cli, teacher_options):
+    """From two layers to two: one that links none, 2 x 2 that link one, 3 that link both."""
+    code, out, err = run_cli(
+        "plan", *teacher_options, "--candidates", "2", "--set", "space.layers=[1,2]",
+        "--set", "distill.hidden_weight=1", "--set", "distill.layer_map=search",
+    )  # fmt: skip
+    assert code == 0, err
+    told = " ".join(out.split())
+    assert "up to 8 maps for each depth among the students, each as long as 1 candidate." in told
+
+
+def test_embeddings_are_refused_where_no_hidden_state_is_compared(
+    run_cli, teacher_options, tmp_path
+):
+    idle = ("--set", "distill.embeddings=true", "--run", tmp_path / "run")
+    code, _, err = run_cli("distill", *teacher_options, "--student", "layers=1", *idle)
+    assert code == 1
+    assert "distill has no use for distill.embeddings = True: embeddings are compared among" in (
+        " ".join(err.split())
+    )
+    code, _, err = run_cli("search", *teacher_options, *idle)
+    assert (code, "plain has no use for distill.embeddings = True" in " ".join(err.split())) == (
+        1,
+        True,
+    )
 
 
 def test_a_student_is_asked_for_and_refused_where_it_is_looked_for(

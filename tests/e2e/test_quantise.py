@@ -1,21 +1,33 @@
 """A fine-tuned checkpoint in few bits, from the command line and as the end of a distillation."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from stillhouse import api
+from stillhouse.api import model_jobs
 from stillhouse.distill.checkpoint import CheckpointFolder
 from stillhouse.distill.steps import TrainReport
+from stillhouse.errors import TrainingError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, read_answers
 from stillhouse.model.lsq import activation_clips, load_quantised, told_bits
 from stillhouse.model.packing_bits import PACKED_FILE, load_packed
 from stillhouse.recipe import quantising
+
+DRIVER = Path(__file__).with_name("quantise_driver.py")
+PATIENCE_S = 200
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture
@@ -61,6 +73,8 @@ def test_a_checkpoint_in_two_bits(quantise, run_cli, weather_csv, tmp_path, monk
     assert told["compression"] == pytest.approx(floats / packed.stat().st_size)
     assert f"{told['compression']:.1f} times smaller" in out
     assert not (tmp_path / "run" / "work").exists()
+    kept = read_answers(folder / ANSWERS_FILE)
+    assert (kept.primary.score(), len(kept)) == (told["quality"], told["quality_count"])
 
     # Three ways to load it; transformers alone gets the rounded weights.
     model, tokenizer = load_quantised(folder), AutoTokenizer.from_pretrained(folder)
@@ -81,7 +95,7 @@ def test_a_checkpoint_in_two_bits(quantise, run_cli, weather_csv, tmp_path, monk
     def nothing(*_, **__):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(api, "quantise_checkpoint", nothing)
+    monkeypatch.setattr(model_jobs, "quantise_checkpoint", nothing)
     assert quantise(*options)[0] == 0
     code, _, err = quantise(*options, "--bits", "4")
     assert code == 1
@@ -111,11 +125,56 @@ def test_a_stopped_training_goes_on(quantise, tmp_path, monkeypatch):
     assert "the same command again goes on there" in err
     monkeypatch.setattr(quantising, "train", train)
     assert quantise(*options)[0] == 0
-    ours, theirs = (metrics_of(path / "model") for path in (tmp_path / "run", whole))
-    assert ours == theirs
-    ours, theirs = (load_file(path / "model" / PACKED_FILE) for path in (tmp_path / "run", whole))
+    assert_same_model(tmp_path / "run", whole)
+
+
+def assert_same_model(run, whole):
+    """All that tells no time, and the weights themselves."""
+    assert metrics_of(run / "model") == metrics_of(whole / "model")
+    ours, theirs = (load_file(path / "model" / PACKED_FILE) for path in (run, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on(weather_teacher_folder, weather_csv, tmp_path):
+    """A real process is killed; its threads add up numbers in one order."""
+
+    def begin(run):
+        return subprocess.Popen(
+            [sys.executable, DRIVER, run, weather_teacher_folder, weather_csv],
+            env={**os.environ, **ONE_THREAD},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finished(process):
+        written, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, written
+
+    run, whole = tmp_path / "killed", tmp_path / "whole"
+    process, undisturbed = begin(run), begin(whole)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not any((run / "work" / "quantising").glob("*/step-1[0-5]/complete.json")):
+            assert process.poll() is None, f"it ended before: {process.communicate()[0]}"
+            assert time.monotonic() < deadline, "it never came so far"
+            time.sleep(0.01)
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads((run / "run.json").read_text())["status"] == "running"
+        assert not (run / "model").exists()
+        finished(begin(run))
+        finished(undisturbed)
+    finally:
+        process.kill()
+        undisturbed.kill()
+    assert_same_model(run, whole)
+    assert json.loads((run / "run.json").read_text())["status"] == "complete"
+    assert not (run / "work").exists()
+    assert not list(run.rglob("*.tmp"))
 
 
 def test_a_range_that_training_closes_is_told(quantise, monkeypatch):
@@ -153,19 +212,51 @@ def test_the_last_stage_of_a_distillation(run_cli, teacher_options, tmp_path, we
     assert f"accuracy {told['quality']:.4f}" in out
 
 
-def test_a_student_that_cannot_be_quantised_is_told_and_kept(
+def small_distillation(run_cli, teacher, task, run, student):
+    code, _, err = run_cli(
+        "distill", "--student", student, "--run", run, "--teacher", teacher, "--task", task,
+        "--epochs", "0.2", "--set", "device.length=16", "--set", "device.threads=1",
+        "--set", "quantise.weight_bits=8", "--set", "quantise.epochs=0.5",
+    )  # fmt: skip
+    return code, " ".join(err.split())
+
+
+def test_a_student_of_free_heads_is_quantised_and_exported(
     run_cli, weather_teacher_folder, weather_csv, tmp_path
 ):
-    code, _, err = run_cli(
-        "distill", "--student", "layers=1,hidden_size=32,heads=2,head_size=8",
-        "--run", tmp_path / "run", "--teacher", weather_teacher_folder, "--task", weather_csv,
-        "--epochs", "0.2", "--set", "device.length=16", "--set", "device.threads=1",
-        "--set", "quantise.weight_bits=8",
-    )  # fmt: skip
+    student = "layers=1,hidden_size=32,heads=2,head_size=8"
+    run = tmp_path / "run"
+    code, told = small_distillation(run_cli, weather_teacher_folder, weather_csv, run, student)
+    assert code == 0, told
+    assert "student 1 in 8 bits: accuracy" in told
+    folder = run / "students" / "1" / "quantised"
+    assert "with `trust_remote_code=True`" in (folder / "README.md").read_text()
+    # The code travels along: transformers alone has the rounded weights.
+    plain = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+    model = load_quantised(folder)
+    assert model.config.head_size == 8
+    for name, weight in plain.named_parameters():
+        assert torch.equal(weight, model.get_parameter(name)), name
+    assert len(plain.bert.encoder.layer[0].attention.self.query.weight.unique()) <= 255
+    code, _, err = run_cli("export", folder, "--check", weather_csv)
     assert code == 0, err
-    told = " ".join(err.split())
-    assert "has no quantised form: a model of type 'free_head_bert' cannot be trained" in told
-    folder = tmp_path / "run" / "students" / "1"
+    exported = json.loads((folder / "onnx-int8" / "export.json").read_text())
+    assert (exported["trained_weight_bits"], exported["model_type"]) == (8, "free_head_bert")
+    assert exported["median_differences_fraction"]["onnx int8"]["logits"] < 1e-3
+
+
+def test_a_student_that_cannot_be_quantised_is_told_and_kept(
+    run_cli, weather_teacher_folder, weather_csv, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise TrainingError("a range of 0")
+
+    monkeypatch.setattr(quantising, "set_weight_clips", refuse)
+    run, student = tmp_path / "run", "layers=1,hidden_size=32"
+    code, told = small_distillation(run_cli, weather_teacher_folder, weather_csv, run, student)
+    assert code == 0, told
+    assert "has no quantised form: a range of 0" in told
+    folder = run / "students" / "1"
     assert (folder / "metrics.json").exists()
     assert not (folder / "quantised").exists()
 

@@ -11,9 +11,9 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import stillhouse
-from stillhouse import api
+from stillhouse.api import search_jobs
 from stillhouse.errors import SettingsError
-from stillhouse.run.settings import apply_overrides
+from stillhouse.run.settings_file import apply_overrides
 from stillhouse.search.trial import TrialState
 
 CANDIDATES = 6
@@ -164,7 +164,7 @@ def test_the_same_call_again_returns_at_once(found, arguments, monkeypatch):
     def nothing(*_, **__):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(api, "load_workbench", nothing)
+    monkeypatch.setattr(search_jobs, "load_workbench", nothing)
     before = {path: os.stat(path).st_mtime_ns for path in (found.path / "students").rglob("*")}
     again = stillhouse.search(**arguments)
     assert again == found

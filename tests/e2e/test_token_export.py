@@ -281,7 +281,7 @@ def test_a_checkpoint_is_measured_beside_another(trained, run_cli, tmp_path):
     file = tmp_path / "measured.json"
     code, _, err = run_cli(
         "measure", folder, "--against", folder, "--device", "cpu", "--length", "8",
-        "--threads", "1", "--seconds", "0", "--no-memory", "--json", file,
+        "--threads", "1", "--seconds", "0", "--no-memory", "--out", file,
     )  # fmt: skip
     assert code == 0, err
     [row] = json.loads(file.read_text())["rows"]

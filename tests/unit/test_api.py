@@ -5,6 +5,7 @@ from datasets import Dataset
 from transformers import BertModel
 
 from stillhouse import api
+from stillhouse.api import functions, runs
 from stillhouse.data.task import IN_MEMORY, TaskSettings, load_task
 from stillhouse.errors import SettingsError
 from stillhouse.run.directory import open_run
@@ -17,7 +18,9 @@ def asked(monkeypatch):
     """What `search` hands to the job: settings, path and objects."""
     jobs = []
     monkeypatch.setattr(
-        api, "run_search_job", lambda settings, path, _, given: jobs.append((settings, path, given))
+        functions,
+        "run_search_job",
+        lambda settings, path, _, given: jobs.append((settings, path, given)),
     )
 
     def ask(**arguments):
@@ -112,7 +115,7 @@ def test_a_task_in_memory_cannot_be_named():
 
 def test_a_distillation_needs_a_student(tmp_path):
     with pytest.raises(SettingsError, match="student is missing"):
-        api.run_distill_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
+        api.run_distill_job(RunSettings(), tmp_path / "run", LoggingNarrator())
     assert not (tmp_path / "run").exists()
 
 
@@ -121,7 +124,7 @@ def asked_to_tune(monkeypatch):
     """What `finetune` hands to the job: settings, path and objects."""
     jobs = []
     monkeypatch.setattr(
-        api,
+        functions,
         "run_finetune_job",
         lambda settings, path, _, given: jobs.append((settings, path, given)),
     )
@@ -185,7 +188,7 @@ def test_questions_in_memory_are_read_at_their_usual_length(asked_to_tune):
 
 def test_a_fine_tuning_needs_a_checkpoint(tmp_path):
     with pytest.raises(SettingsError, match=r"finetune\.model is missing"):
-        api.run_finetune_job(RunSettings(), tmp_path / "run", api.LoggingNarrator())
+        api.run_finetune_job(RunSettings(), tmp_path / "run", LoggingNarrator())
     assert not (tmp_path / "run").exists()
 
 
@@ -204,7 +207,7 @@ def finished_run(tmp_path):
 
 def test_a_run_that_was_stopped_while_tidying_up_is_tidied(finished_run):
     settings, path = finished_run
-    student = api.run_distill_job(settings, path, api.LoggingNarrator())
+    student = api.run_distill_job(settings, path, LoggingNarrator())
     assert student.metrics == {"quality": 0.5}
     assert (path / "report.html").exists()
     assert not (path / "work").exists()
@@ -217,7 +220,7 @@ def test_a_report_that_cannot_be_written_costs_no_student(finished_run, monkeypa
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(api, "write_report", full)
+    monkeypatch.setattr(runs, "write_report", full)
     with pytest.raises(OSError, match="No space left"):
-        api.run_distill_job(settings, path, api.LoggingNarrator())
+        api.run_distill_job(settings, path, LoggingNarrator())
     assert (path / "work" / "finished").exists()

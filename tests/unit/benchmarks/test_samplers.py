@@ -7,7 +7,8 @@ from benchmarks import common, samplers
 from benchmarks.strategies import Ground
 from stillhouse.errors import DataError
 from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
-from stillhouse.search.recorded import RecordedRow, RecordedTable, replay, write_recorded
+from stillhouse.search.recorded import RecordedRow, RecordedTable, write_recorded
+from stillhouse.search.replay import replay
 from stillhouse.search.samplers import FIRST_TRIALS
 from stillhouse.space.mobilebert import MobileBertArchitecture
 

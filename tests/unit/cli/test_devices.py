@@ -170,7 +170,7 @@ def test_no_figure_at_all_is_a_failure(run_cli, measured):
 def test_the_file_is_written_after_every_row_and_ctrl_c_keeps_them(run_cli, measured, tmp_path):
     measured(found(row()), found(row(), row()), then=KeyboardInterrupt())
     file = tmp_path / "figures.json"
-    code, out, err = run_cli("measure", "runs/1", "--json", file)
+    code, out, err = run_cli("measure", "runs/1", "--out", file)
     assert code == 130
     assert len(lines_of(out, "float32")) == 2
     assert "Stopped" in err
@@ -193,7 +193,7 @@ def test_ctrl_c_before_the_first_row(run_cli, measured):
         (("--device", "phone-cpu"), "tells latencies of what does not run here"),
         (("--batch", "1,many"), "--batch must be whole numbers with commas between"),
         (("--length", "0"), "--length must be at least 1, got 0"),
-        (("--json", "no/such/folder/x.json"), "--json: there is no folder no/such/folder"),
+        (("--out", "no/such/folder/x.json"), "--out: there is no folder no/such/folder"),
         (("--device", "cpu", "--precision", "int8"), "nothing of this can be measured: cpu has no"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_real_checkpoint(run_cli, weather_teacher_folder, tmp_path):
     file = tmp_path / "figures.json"
     code, out, _ = run_cli(
         *("measure", weather_teacher_folder, "--device", "cpu", "--length", "8,16"),
-        *("--no-memory", "--seconds", "0", "--json", file),
+        *("--no-memory", "--seconds", "0", "--out", file),
     )
     assert code == 0
     assert len(lines_of(out, "float32")) == 2

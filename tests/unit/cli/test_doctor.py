@@ -28,6 +28,8 @@ def test_what_must_be_put_right_ends_with_1_and_says_how(run_cli, monkeypatch):
 def test_scripts_get_plain_data(run_cli):
     code, out, _ = run_cli("doctor", "--json")
     assert code == 0
-    told = {one["name"]: one for one in json.loads(out)}
+    document = json.loads(out)
+    assert (document["command"], document["is_fit"]) == ("doctor", True)
+    told = {one["name"]: one for one in document["findings"]}
     assert told["python"]["state"] == "good"
     assert set(told["hub"]) == {"name", "state", "told", "advice"}

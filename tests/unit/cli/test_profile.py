@@ -3,9 +3,9 @@ import json
 import pytest
 from transformers import BertConfig
 
-from stillhouse.cli.app import _latency_told
+from stillhouse.cli.students import latency_told
 from stillhouse.recipe import profiling
-from stillhouse.recipe.profiling import SPACES
+from stillhouse.recipe.profile_job import SPACES
 
 
 class Student:
@@ -115,4 +115,4 @@ def test_the_help_names_every_space(run_cli, monkeypatch):
     ],
 )
 def test_a_table_tells_how_latencies_are_known(students, told):
-    assert _latency_told(students) == f"latency: {told}, batch 1, length 16"
+    assert latency_told(students) == f"latency: {told}, batch 1, length 16"

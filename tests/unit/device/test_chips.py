@@ -1,7 +1,7 @@
 import pytest
 
-from stillhouse.device.chips import did_you_mean, find_chip, known_chips
-from stillhouse.errors import DeviceError, SettingsError
+from stillhouse.device.chips import find_chip, known_chips
+from stillhouse.errors import DeviceError, SettingsError, did_you_mean
 
 CHIPS = known_chips()
 

@@ -221,6 +221,26 @@ def test_no_driver_means_no_counters_of_gpus():
     assert GpuCounters("libnothing-of-the-kind.so").joules() == {}
 
 
+def test_only_one_process_of_a_machine_counts_its_processors(powercap, clock):
+    powercap.set("intel-rapl:0", "package-0", 0)
+    with metered(powercap=powercap.folder, counts_machine=False) as meter:
+        powercap.set("intel-rapl:0", "package-0", 3_600_000_000)
+        clock.now_s += 60
+    assert (meter.cost().seconds, meter.cost().energy_wh, meter.cost().how) == (60, 0, "")
+
+
+def test_without_counters_each_process_counts_its_own_threads(tmp_path, clock, monkeypatch):
+    """But not the power that is stated, which is of all of them together."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with (
+        metered(powercap=tmp_path, counts_machine=False) as own,
+        metered(powercap=tmp_path, watts=80, counts_machine=False) as stated,
+    ):
+        clock.now_s += 3600
+    assert own.cost().energy_wh == pytest.approx(24)
+    assert (stated.cost().energy_wh, stated.cost().how) == (0, "")
+
+
 @pytest.mark.parametrize("watts", [0, -5, float("nan"), float("inf")])
 def test_an_impossible_power_is_refused(watts):
     with pytest.raises(DeviceError, match="watts above 0"), metered(watts=watts):

@@ -177,3 +177,19 @@ def test_without_evaluations_nothing_more_is_saved(folder):
     found = BestWeights()
     folder.load(modules, optimizer, found)
     assert (found.scores, found.weights) == ({}, {})
+
+
+def test_a_checkpoint_that_is_half_removed_is_none(folder, monkeypatch):
+    """A process may be killed while it clears."""
+    modules, optimizer = trained()
+    folder.save(3, modules, optimizer)
+
+    def killed(path, **_):
+        (path / "step-3" / "optimizer.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.clear()
+    assert folder.load(*trained(seed=8)) == 0

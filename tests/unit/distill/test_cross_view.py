@@ -100,18 +100,33 @@ def test_a_shifted_loss_is_the_mean_over_words_with_a_neighbour(shift):
                 told.append(logits[row, place])
                 wanted.append(targets[row, place + shift])
     expected = functional.cross_entropy(torch.stack(told), torch.stack(wanted))
-    torch.testing.assert_close(view_loss(logits, Targets(targets, mask), shift), expected)
+    found = view_loss(logits, Targets(targets, mask), mask, shift=shift)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1])
+def test_a_word_without_a_target_tells_of_its_neighbours(shift):
+    """Of three words the middle one has none, and is what tells of either neighbour."""
+    torch.manual_seed(0)
+    logits, targets = torch.randn(1, 5, 4), torch.randn(1, 5, 4).softmax(-1)
+    words = torch.tensor([[True, True, True, False, False]])
+    known = torch.tensor([[True, False, True, False, False]])
+    wanted = [place for place in (0, 2) if 0 <= place - shift <= 2]
+    told = [place - shift for place in wanted]
+    expected = functional.cross_entropy(logits[0, told], targets[0, wanted])
+    found = view_loss(logits, Targets(targets, known), words, shift=shift)
+    torch.testing.assert_close(found, expected)
 
 
 def test_padding_and_unknown_words_do_not_count_and_nothing_at_all_is_zero():
     logits = torch.randn(1, 4, 3, requires_grad=True)
     targets = torch.full((1, 4, 3), 1 / 3)
     mask = torch.tensor([[True, True, False, False]])
-    view_loss(logits, Targets(targets, mask)).backward()
+    view_loss(logits, Targets(targets, mask), mask).backward()
     assert logits.grad[0, :2].abs().sum() > 0
     assert not logits.grad[0, 2:].any()
     single = torch.tensor([[True, False, False, False]])
-    assert view_loss(logits, Targets(targets, single), shift=1) == 0.0
+    assert view_loss(logits, Targets(targets, single), single, shift=1) == 0.0
 
 
 def test_future_is_compared_with_the_next_word_and_past_with_the_one_before():
@@ -126,10 +141,10 @@ def test_future_is_compared_with_the_next_word_and_past_with_the_one_before():
         "past": gold.roll(1, dims=1),
     }
     right = {view: 50.0 * part for view, part in moved.items()}
-    assert cross_view_loss(right, Targets(gold, mask), share=0.0) < 1e-6
+    assert cross_view_loss(right, Targets(gold, mask), mask, share=0.0) < 1e-6
     for view in ("future", "past"):
         wrong = {**right, view: 50.0 * gold}
-        assert cross_view_loss(wrong, Targets(gold, mask), share=0.0) > 1.0
+        assert cross_view_loss(wrong, Targets(gold, mask), mask, share=0.0) > 1.0
 
 
 # Steps.
@@ -220,9 +235,9 @@ def test_own_targets_are_those_without_dropout_and_carry_no_gradient(train, monk
     model, compared = build(), []
     original = view_loss
 
-    def spy(logits, targets, shift=0):
+    def spy(logits, targets, words, *, shift=0):
         compared.append((targets, copy.deepcopy(model.tagger)))
-        return original(logits, targets, shift)
+        return original(logits, targets, words, shift=shift)
 
     monkeypatch.setattr("stillhouse.distill.cross_view.view_loss", spy)
     read = []

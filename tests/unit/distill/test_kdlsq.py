@@ -26,13 +26,8 @@ from stillhouse.distill.steps import Evaluations, Part, Schedule, Watch, run_ste
 from stillhouse.distill.teacher import LiveTeacher
 from stillhouse.distill.vocabulary import compact_vocabulary, whole_vocabulary
 from stillhouse.model.inputs import model_inputs
-from stillhouse.model.lsq import (
-    QuantisedEmbedding,
-    activation_clips,
-    quantise_model,
-    quantised_parts,
-    weight_clips,
-)
+from stillhouse.model.lsq import activation_clips, quantise_model, quantised_parts, weight_clips
+from stillhouse.model.lsq_parts import QuantisedEmbedding
 from stillhouse.model.lsq_ranges import set_activation_clips, set_weight_clips
 from stillhouse.model.predict import predict
 

@@ -2,7 +2,8 @@ import pytest
 import yaml
 from transformers import BertConfig, BertForQuestionAnswering
 
-from stillhouse.export.card import model_card, onnx_card
+from stillhouse.export.card import model_card
+from stillhouse.export.onnx_card import onnx_card
 
 
 @pytest.fixture

@@ -162,12 +162,17 @@ def test_the_file_of_a_quantised_model_may_differ_by_some_steps(
             folder, exported, precision="int8", check=check, provenance=Provenance()
         )
 
-    exporter((9.0, 0.0, -7.0))
+    exporter((9.9, 0.0, -7.0))
     told = write(tmp_path / "out")
     assert told["precision"] == "int8"
     assert told["trained_weight_bits"] == 4
-    assert told["differences"] == {"onnx int8": {"logits": pytest.approx(1.0)}}
+    assert told["differences"] == {"onnx int8": {"logits": pytest.approx(0.1, rel=1e-4)}}
+    half = told["median_differences_fraction"]["onnx int8"]["logits"]
+    assert half == pytest.approx(0.01, rel=1e-4)
     assert told["int8_agreement_fraction"] == 1.0
+    exporter((9.0, 0.0, -7.0))  # of every text: no step, but something wrong
+    with pytest.raises(ExportError, match=r"half of them by 0\.1 or more, where it is 0\.05"):
+        write(tmp_path / "out")
     exporter((0.0, 7.0, -7.0))
     with pytest.raises(ExportError, match=r"differ by 10 .* 1 of their size, where at most 0\.25"):
         write(tmp_path / "out")

@@ -81,7 +81,10 @@ def make_model(tiny_config):
     """Makes a model of any family with a head, its weights as random as those of `make_bert`."""
 
     def make(family, *, seed=0, head="classes", **sizes):
-        config = tiny_config(family, **{"labels": LABELS[head], **sizes})
+        stock = "bert" if family in OWN else family
+        config = tiny_config(stock, **{"labels": LABELS[head], **sizes})
+        if family in OWN:
+            config = student_config(OWN[family], config)
         return randomise(AUTO[head].from_config(config), seed)
 
     return make
@@ -139,7 +142,7 @@ def family_tokens(tiny_config, family):
     rows = torch.randint(3, 50, (2, 11), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(rows)
     mask[1, 7:] = 0
-    padding = tiny_config(family).pad_token_id
+    padding = tiny_config("bert" if family in OWN else family).pad_token_id
     return {"input_ids": torch.where(mask == 1, rows, padding), "attention_mask": mask}
 
 

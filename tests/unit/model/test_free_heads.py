@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional
 from transformers import (
+    AttentionInterface,
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
@@ -164,6 +165,30 @@ def test_everything_that_bert_gives_back_is_given_back(kind, batch):
     plain = own(**batch, **asked, **labels, return_dict=False)
     assert isinstance(plain, tuple)
     assert_same(tuple(expected.values()), plain)
+
+
+@torch.no_grad()
+def test_attention_may_be_a_function_that_is_registered(batch):
+    """One of transformers' form: its mask is added, its context has heads behind tokens."""
+    seen = []
+
+    def attend(module, query, key, value, mask, *, scaling, dropout):
+        seen.append((type(module).__name__, query.shape, mask is None, scaling, dropout))
+        scores = torch.einsum("bhtk,bhsk->bhts", query, key) * scaling
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        return torch.einsum("bhts,bhsk->bthk", weights, value), weights
+
+    AttentionInterface.register("of the test", attend)
+    model = free(SEQUENCES)
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    for given in (batch, {"input_ids": batch["input_ids"]}):
+        model.set_attn_implementation("sdpa")
+        expected = model(**given, **asked)
+        model.set_attn_implementation("of the test")
+        assert_same(expected.to_tuple(), model(**given, **asked).to_tuple())
+    shape = (2, 5, 11, 6)
+    assert seen == [("FreeHeadBertHeads", shape, none, 6**-0.5, 0.0) for none in (False, True)
+                    for _ in range(3)]  # fmt: skip
 
 
 @torch.no_grad()

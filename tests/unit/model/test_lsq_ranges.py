@@ -7,11 +7,11 @@ from stillhouse.errors import TrainingError
 from stillhouse.model.lsq import (
     activation_clips,
     observed,
-    quantise,
     quantise_model,
     quantised_parts,
     weight_clips,
 )
+from stillhouse.model.lsq_parts import quantise
 from stillhouse.model.lsq_ranges import (
     error_clip,
     first_clip,

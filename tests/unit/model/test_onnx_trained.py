@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stillhouse.errors import ExportError
 from stillhouse.model import onnx_graph, onnx_trained
-from stillhouse.model.lsq import QuantisedLinear, quantise_model, quantised_parts, settle
+from stillhouse.model.lsq import quantise_model, quantised_parts, settle
+from stillhouse.model.lsq_parts import QuantisedLinear
 from stillhouse.model.lsq_ranges import set_activation_clips, set_weight_clips
 from stillhouse.model.onnx_graph import EXACT_SUMS, open_session, sums_saturate, write_graph
 from stillhouse.model.onnx_trained import ServedLinear, float_products, write_trained_graph

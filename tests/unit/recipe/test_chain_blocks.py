@@ -14,18 +14,16 @@ from torch import nn
 from stillhouse.device.operations import OperationTable
 from stillhouse.errors import SpaceError
 from stillhouse.model.modeling_chain_bert import ChainOperation
-from stillhouse.recipe import chain_blocks
+from stillhouse.recipe import chain_blocks, chain_rows
 from stillhouse.recipe.chain_blocks import (
-    BlockRow,
     ShrinkingStep,
     begin_shrinking,
     candidate_costs,
     fresh_block,
     load_blocks,
-    open_rows,
-    read_rows,
     train_blocks,
 )
+from stillhouse.recipe.chain_rows import BlockRow, open_rows, read_rows
 from stillhouse.recipe.pretrain import fresh_student
 from stillhouse.run.directory import RunDirectory
 from stillhouse.run.settings import PretrainSettings
@@ -488,7 +486,7 @@ def test_rows_are_the_survivors_with_their_costs_and_losses(copied):
 def test_rows_are_read_again_as_they_were_written(copied, monkeypatch):
     supernets, table = load_blocks(copied), table_of(copied)
     rows = open_rows(copied, table, supernets)
-    monkeypatch.setattr(chain_blocks, "block_losses", None)
+    monkeypatch.setattr(chain_rows, "block_losses", None)
     assert open_rows(copied, table, supernets) == rows
     assert read_rows(copied.run.path / "blocks.csv") == rows
     assert all(isinstance(row, BlockRow) and isinstance(row.parameters, int) for row in rows)

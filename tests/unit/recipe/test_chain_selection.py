@@ -15,15 +15,16 @@ from stillhouse.device.table import read_table
 from stillhouse.errors import DeviceError, ExportError
 from stillhouse.model.chains import chain_config
 from stillhouse.model.modeling_chain_bert import ChainBertModel
-from stillhouse.recipe import chain_selection
-from stillhouse.recipe.chain_blocks import block_row, fresh_block
+from stillhouse.recipe import chain_selection, chain_table
+from stillhouse.recipe.chain_blocks import fresh_block
+from stillhouse.recipe.chain_rows import block_row
 from stillhouse.recipe.chain_selection import (
-    ChainTable,
     mlm_loss,
     read_selected,
     select_students,
     selected_folders,
 )
+from stillhouse.recipe.chain_table import ChainTable
 from stillhouse.run.settings import LimitSettings, SelectSettings
 from stillhouse.space.chain import ChainArchitecture, chain_from_dict
 from stillhouse.space.chain_counts import count_chain_flops, count_chain_parameters
@@ -434,7 +435,8 @@ def test_a_budget_that_was_asked_before_costs_nothing(make_bench, monkeypatch):
         raise AssertionError("worked again")
 
     with monkeypatch.context() as patched:
-        for name in ("select_lowest", "mlm_loss", "chain_states"):
+        patched.setattr(chain_table, "select_lowest", work)
+        for name in ("mlm_loss", "chain_states"):
             patched.setattr(chain_selection, name, work)
         patched.setattr(type(bench.nursery), "dev", work)
         patched.setattr(bench.chip, "compare", work)

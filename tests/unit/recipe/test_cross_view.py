@@ -16,14 +16,10 @@ from stillhouse.distill.cross_view import drawn_sentences
 from stillhouse.distill.teacher import LiveTeacher
 from stillhouse.errors import DataError, RunError, SettingsError, TeacherError
 from stillhouse.model.word_tagger import PUBLISHED, SMALL
-from stillhouse.recipe.cross_view import (
-    cross_view_rule,
-    movement,
-    tagger_sizes,
-    train_word_tagger,
-)
+from stillhouse.recipe.cross_view import train_word_tagger
 from stillhouse.recipe.cross_view_data import labelled_part, read_tagger_data
 from stillhouse.recipe.cross_view_teacher import TaggingTargets, load_tagging_teacher
+from stillhouse.recipe.cross_view_training import cross_view_rule, movement, tagger_sizes
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
 from stillhouse.run.settings import settings_from_dict
@@ -237,7 +233,7 @@ def test_costs_of_all_starts_are_added(task, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("stillhouse.recipe.cross_view._train", stop)
+        broken.setattr("stillhouse.recipe.cross_view.train_tagger", stop)
         with pytest.raises(KeyboardInterrupt):
             run_job(given, task, tmp_path / "run")
     state = tmp_path / "run" / "run.json"
@@ -253,7 +249,7 @@ def test_other_data_or_another_teacher_is_refused(task, teacher_folder, tmp_path
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stillhouse.recipe.cross_view._train", stop)
+    monkeypatch.setattr("stillhouse.recipe.cross_view.train_tagger", stop)
     with pytest.raises(KeyboardInterrupt):
         run_job(given, task, tmp_path / "run")
     (tmp_path / "run" / "work").mkdir()
@@ -289,3 +285,12 @@ def test_only_sentences_that_are_drawn_are_asked_for(task):
     data = read_tagger_data(task, settings(), word_size=8)
     drawn = drawn_sentences(data.unlabelled, cross_view_rule(settings()), steps=5)
     assert [len(batch) for batch in drawn] == [4, 4]
+
+
+def test_words_of_both_kinds_of_text_are_counted(task, tmp_path):
+    """A batch holds all sentences of a kind, and steps take turns."""
+    data = read_tagger_data(task, settings(), word_size=8)
+    words = [sum(map(int, part.lengths)) for part in (data.labelled, data.unlabelled)]
+    given = settings(steps=3, batch_size=100, unlabelled_batch_size=100)
+    told = run_job(given, task, tmp_path / "run")
+    assert told["cost"]["tokens"] == 2 * words[0] + words[1]

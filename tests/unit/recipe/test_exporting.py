@@ -1,5 +1,6 @@
 """What an export is checked on and what it tells of its origin; no file is written."""
 
+import shutil
 from dataclasses import replace
 from itertools import product
 
@@ -90,6 +91,30 @@ def test_a_quantised_student_is_exported_in_nothing_else(quantised, asked, preci
     with pytest.raises(ExportError, match=f"trained in few bits .* not in {precision}: leave"):
         export(quantised, precision=precision)
     assert asked == {}
+
+
+@pytest.mark.parametrize(("job", "is_teacher"), [("quantise", True), ("finetune", False)])
+def test_a_model_of_a_run_has_the_licence_of_what_it_was_made_of(student, asked, job, is_teacher):
+    """Here a student of a teacher with a card, which is the one that tells it."""
+    model = student.parents[2] / "next" / "model"
+    shutil.copytree(student, model)
+    settings = yaml.safe_dump({"teacher": {"model": None}, job: {"model": str(student)}})
+    (model.parent / "settings.yaml").write_text(settings)
+    export(model)
+    origin = asked["provenance"]
+    assert origin.licence == "cc-by-4.0"
+    assert origin.teacher == (str(student) if is_teacher else None)
+    (student / "README.md").write_text("---\nlicense: mit\n---\n")
+    export(model)
+    assert asked["provenance"].licence == "mit"
+
+
+def test_a_run_that_names_itself_tells_no_licence(student, asked):
+    (student.parents[2] / "teacher" / "README.md").unlink()
+    settings = yaml.safe_dump({"teacher": {"model": str(student)}})
+    (student.parents[1] / "settings.yaml").write_text(settings)
+    export(student)
+    assert asked["provenance"].licence is None
 
 
 def test_without_a_precision_it_is_float32(student, asked):

@@ -24,7 +24,8 @@ from stillhouse.recipe.general import (
 )
 from stillhouse.recipe.general_student import bare_encoder
 from stillhouse.run.directory import RunDirectory, open_run
-from stillhouse.run.settings import apply_overrides, settings_from_dict
+from stillhouse.run.settings import settings_from_dict
+from stillhouse.run.settings_file import apply_overrides
 from stillhouse.space.architecture import BertArchitecture
 
 SAME_WIDTH = BertArchitecture(layers=2, hidden_size=32, heads=4, ffn_size=64)

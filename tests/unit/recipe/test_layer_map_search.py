@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from stillhouse.errors import DataError, RunError, TrainingError
 from stillhouse.recipe import map_judges
 from stillhouse.recipe.general import open_text_bench
+from stillhouse.recipe.kept_scores import KeptScores
 from stillhouse.recipe.layer_map_search import (
     is_map_of_text,
     map_space,
@@ -20,7 +21,8 @@ from stillhouse.recipe.layer_map_search import (
 )
 from stillhouse.recipe.map_judges import TextJudge
 from stillhouse.run.directory import RunDirectory, open_run
-from stillhouse.run.settings import apply_overrides, settings_from_dict
+from stillhouse.run.settings import settings_from_dict
+from stillhouse.run.settings_file import apply_overrides
 from stillhouse.search.genetic import RandomMaps
 from stillhouse.space.architecture import BertArchitecture
 
@@ -119,6 +121,39 @@ def test_more_seeds_are_more_fine_tunings_of_one_distillation(open_bench, monkey
     [scores] = found.attributes["by_seed"].values()
     assert (len(count), len(scores)) == (1, 3)
     assert found.fitness == pytest.approx(sum(scores) / 3)
+
+
+def test_a_killed_judgement_keeps_the_fine_tunings_that_were_done(open_bench, monkeypatch):
+    bench, count = open_bench(layer_map__seeds=3), []
+    judge = TextJudge(bench=bench, architecture=SHAPE)
+    finetune = map_judges.finetuned_score
+
+    def counted(*given, **others):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return finetune(*given, **others)
+
+    monkeypatch.setattr(map_judges, "finetuned_score", counted)
+    with pytest.raises(KeyboardInterrupt):
+        judge((2, 4))
+    assert len(count) == 3
+    again = judge((2, 4))
+    assert len(count) == 4  # the one that was stopped alone
+    assert not list(bench.run.work.glob("layer-map/**/*.json"))  # it is recorded elsewhere now
+    assert judge((2, 4)) == again
+    assert len(count) == 7
+
+
+def test_scores_of_something_else_are_not_taken_for_its_own(tmp_path):
+    file = tmp_path / "2" / "1-2.json"
+    kept = KeptScores(file, "one")
+    assert [kept.score("task", lambda: 0.1), kept.score("task", lambda: 0.2)] == [0.1, 0.1]
+    assert KeptScores(file, "one").score("task", lambda: 0.3) == 0.1
+    assert KeptScores(file, "other").score("task", lambda: 0.4) == 0.4
+    kept.clear()
+    kept.clear()
+    assert KeptScores(file, "one").score("task", lambda: 0.5) == 0.5
 
 
 def test_a_map_that_fails_does_not_win_and_none_left_is_an_error(open_bench, monkeypatch):

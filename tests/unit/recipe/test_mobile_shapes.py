@@ -26,8 +26,8 @@ def test_what_a_shape_does_not_say_is_as_in_mobilebert():
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("mobilebert", "did you mean MobileBERT?"),
-        ("MobileBERT tiny", "did you mean MobileBERT-tiny?"),
+        ("mobilebert", "did you mean 'MobileBERT'?"),
+        ("MobileBERT tiny", "did you mean 'MobileBERT-tiny'?"),
         ("org/checkpoint", "MobileBERT and MobileBERT-tiny, or a shape such as"),
     ],
 )

@@ -18,15 +18,9 @@ from stillhouse.device.profile import read_profile
 from stillhouse.errors import DeviceError, RunError, SettingsError, TeacherError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.recipe import profiling
-from stillhouse.recipe.profiling import (
-    SPACES,
-    ProfileJob,
-    architectures_of,
-    choose_architectures,
-    lock_path,
-    points_path,
-    profile_space,
-)
+from stillhouse.recipe.profile_job import SPACES, ProfileJob
+from stillhouse.recipe.profile_sample import architectures_of, choose_architectures
+from stillhouse.recipe.profiling import lock_path, points_path, profile_space
 from stillhouse.run.settings import DeviceSettings
 
 BASE = BertConfig()

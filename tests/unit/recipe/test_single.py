@@ -69,3 +69,13 @@ def test_genes_that_leave_nothing_are_refused(bench):
     with pytest.raises(SettingsError, match=r"layer map \[0, 0\] links no layer"):
         checked(bench, "layers=2", **nothing)
     checked(bench, "layers=2", embeddings=True, **nothing)
+
+
+def test_a_student_that_cannot_have_few_bits_is_refused(bench, mobilebert_folder):
+    asked = bench({"quantise": {"weight_bits": 4}})
+    with pytest.raises(
+        SettingsError, match=r"quantise.weight_bits is 4, but .* 'mobilebert' cannot be.* leave it"
+    ):
+        check_given_student(asked, mobilebert_folder)
+    check_given_student(bench(), mobilebert_folder)
+    check_given_student(asked, "layers=2,heads=2,head_size=16")

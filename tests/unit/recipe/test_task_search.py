@@ -2,14 +2,21 @@ from types import SimpleNamespace
 
 import pytest
 
+from stillhouse.errors import SettingsError
 from stillhouse.recipe import searching
 from stillhouse.recipe.searching import Aims, hypervolume_facts, time_keeper, why_no_winner
-from stillhouse.recipe.task_search import effective_limits, final_seconds
+from stillhouse.recipe.task_search import _check_students, effective_limits, final_seconds
 from stillhouse.run.settings import LimitSettings
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
+from stillhouse.space.mobilebert import MobileBertArchitecture
 
 ANY = BertArchitecture(layers=1, hidden_size=32, heads=1, ffn_size=32)
+FREE_HEADS = BertArchitecture(layers=1, hidden_size=32, heads=3, head_size=16, ffn_size=32)
+MOBILEBERT = MobileBertArchitecture(
+    layers=1, hidden_size=32, bottleneck_size=16, heads=1, ffn_size=32, ffn_count=1,
+    embedding_size=16,
+)  # fmt: skip
 
 
 def trained(number, cost_s, **changes):
@@ -33,6 +40,19 @@ def test_a_given_limit_stands_alone(bench, talk):
 def test_objectives_that_ask_for_no_limit_get_none(bench, talk, names):
     assert effective_limits(bench({"search": {"objectives": names}})) == LimitSettings()
     assert talk.said == []
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_few_bits_are_refused_where_students_cannot_have_them(bench, bits):
+    """Students of a space are of one family; those of free heads are as good as others."""
+    asked = bench({"quantise": {"weight_bits": bits}})
+    shapes = [FREE_HEADS, ANY]
+    _check_students(asked, shapes)
+    if bits is None:
+        _check_students(asked, [MOBILEBERT])
+        return
+    with pytest.raises(SettingsError, match=r"weight_bits is 4, but .* 'mobilebert' cannot be"):
+        _check_students(asked, [MOBILEBERT])
 
 
 def seconds_after(bench, candidate_s, maps=0):

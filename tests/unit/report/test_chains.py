@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from stillhouse.report.chains import read_chains
+from stillhouse.report.chain_reading import read_chains
 from stillhouse.report.gather import gather
 
 SMALL = "embeddings 64 | 64: M S3 | 64: M, heads of 32, FFN × 4, gelu"

@@ -40,13 +40,14 @@ def test_a_front_without_latency_has_no_line_either(weighed_run, rewrite):
 def test_under_a_reward_the_front_is_that_of_quality_and_latency(weighed_run, rewrite):
     rewrite(weighed_run / "run.json", {"objectives": ["reward"]})
 
-    assert traces_of(weighed_run)["best trials (front)"]["x"] == [1.0, 2.0, 4.0]
+    assert traces_of(weighed_run)["front in quality and latency"]["x"] == [1.0, 2.0, 4.0]
 
 
 def test_references_stand_among_the_trials_with_their_names(referenced_run):
     marks = traces_of(referenced_run)["hand-crafted, judged as the trials"]
 
     assert marks["text"] == ["MobileBERT", "MobileBERT-tiny"]
+    assert marks["textposition"] == ["bottom center", "top center"]  # the faster one above
     assert (marks["x"], marks["y"]) == ([3.0, 2.5], [0.82, 0.78])
     assert "&lt;script&gt;" in marks["hovertext"][0]
     assert "2.7× as fast as the teacher" in marks["hovertext"][0]
@@ -66,7 +67,7 @@ def test_a_reference_without_a_figure_is_not_drawn(referenced_run, rewrite, desc
 def test_every_measured_trial_is_drawn_once(full_run):
     traces = traces_of(full_run)
 
-    assert traces["best trials (front)"]["x"] == [1.0, 2.0, 4.0]
+    assert traces["front in quality and latency"]["x"] == [1.0, 2.0, 4.0]
     assert traces["trials"]["x"] == [3.0]
     assert traces["over a limit"]["x"] == [7.5]
     assert traces["failed"]["x"] == [2.5]
@@ -100,6 +101,24 @@ def test_limit_is_a_line_at_its_latency(full_run):
     assert line["x0"] == line["x1"] == 5.0
 
 
+def test_the_limit_is_told_at_the_bottom_away_from_the_teacher(full_run):
+    layout = draw_front(gather(full_run))["layout"]
+    [note] = layout["annotations"]
+
+    assert (note["text"], note["yanchor"]) == ("limit 5 ms", "bottom")
+    assert note["y"] == layout["yaxis"]["domain"][0]  # above the strip of untrained trials
+
+
+def test_a_speed_up_is_drawn_where_the_search_knew_it(full_run, rewrite):
+    """The teacher's 8 ms at the end judged no trial."""
+    volume = {"reference": {"quality": 0.0, "latency_ms": 14.0}, "by_trial": [0.1]}
+    rewrite(full_run / "run.json", {"limits": {"speedup": 2.0}, "hypervolume": volume})
+    layout = draw_front(gather(full_run))["layout"]
+
+    assert layout["shapes"][0]["x0"] == 7.0
+    assert layout["annotations"][0]["text"] == "limit 7 ms as of the search"
+
+
 def test_wide_ranges_are_drawn_on_a_log_axis_with_the_limit_in_place(full_run):
     path = full_run / "trials.csv"
     path.write_text(path.read_text().replace(",7.5,", ",750,"))
@@ -114,7 +133,7 @@ def test_hovers_tell_the_architecture_and_hold_no_markup_of_the_run(full_run):
     figure = draw_front(gather(full_run))
     traces = {trace["name"]: trace for trace in figure["data"]}
 
-    assert "2 × 128" in traces["best trials (front)"]["hovertext"][1]
+    assert "2 × 128" in traces["front in quality and latency"]["hovertext"][1]
     assert "&lt;script&gt;" in traces["failed"]["hovertext"][0]
     assert "<script" not in json.dumps(figure)
 

@@ -10,7 +10,7 @@ def test_a_finished_run_is_read_whole(full_run):
     contents = gather(full_run)
 
     assert (contents.name, contents.status, contents.metric) == ("finished", "complete", "accuracy")
-    assert contents.latency_limit_ms == 5.0
+    assert contents.limits == {"latency_ms": 5.0}
     assert [trial.number for trial in contents.trials] == list(range(9))
     assert contents.trials[3].repeat_of == 1
     assert contents.trials[6].latency_ms is None
@@ -50,15 +50,21 @@ def test_settings_and_provenance_are_told_apart(full_run):
     assert contents.provenance == (("versions.torch", "2.13.0"),)
 
 
-def test_a_speed_up_is_a_latency_limit_too(full_run):
-    path = full_run / "run.json"
-    path.write_text('{"limits": {"speedup": 2.0, "latency_ms": 5.0}}', encoding="utf-8")
+def test_a_teacher_that_was_timed_again_is_known_beside_each_model(full_run, describe, rewrite):
+    assert not gather(full_run).timed_apart  # 8 ms throughout
 
-    assert gather(full_run).latency_limit_ms == 4.0  # the teacher takes 8 ms
+    path = full_run / "students/2/metrics.json"
+    rewrite(path, json.loads(path.read_text()) | {"teacher_latency_ms": 9.5})
+    contents = gather(full_run)
+
+    assert contents.timed_apart
+    assert [one.teacher_latency_ms for one in contents.students] == [8.0, 9.5, 8.0]
 
 
 def test_the_first_weights_are_told(full_run):
-    assert gather(full_run).students[0].initialisation == "slices of teacher layers 1, 3"
+    assert (
+        gather(full_run).students[0].initialisation == "slices of teacher layers 2, 4"
+    )  # 1 and 3 from 0
 
 
 @pytest.mark.parametrize(("indices", "told"), [("importance", "importance"), ("random", "chance")])
@@ -68,7 +74,7 @@ def test_the_neurons_of_an_extract_are_told(full_run, indices, told):
     metrics["initialisation"] = {"kind": "extract", "layers": [1, 3], "indices": indices}
     path.write_text(json.dumps(metrics), encoding="utf-8")
     start = gather(full_run).students[0].initialisation
-    assert start == f"extract of teacher layers 1, 3, neurons by {told}"
+    assert start == f"extract of teacher layers 2, 4, neurons by {told}"
 
 
 def test_an_interrupted_run_is_read_without_complaint(interrupted_run):

@@ -193,7 +193,7 @@ def test_selected_chains_are_told_by_number_and_older_ones_without_an_outcome(ch
     assert [line.value for line in lines] == ["2.05 M", "0.80 ms", "10.00×"]
     assert [line.how for line in lines] == ["counted", "measured", "measured"]
     page = page_of(chain_run)
-    assert "<th>How known</th>" in page
+    assert '<th scope="col">How known</th>' in page
     assert '<td data-label="How known"><span>counted</span></td>' in page
     assert "8.2 MB, file 9.1 MB, peak memory 20.0 MB" in page
     assert "<h2>Limits</h2>" in page

@@ -89,3 +89,16 @@ def test_the_front_is_that_of_the_search(names):
 
     assert {number for number, point in enumerate(points) if point in front} == wanted
     assert 0 < len(wanted) < len(points)
+
+
+@pytest.mark.parametrize("names", [("quality", "latency_ms"), THREE])
+def test_the_front_is_what_no_other_beats_pair_by_pair(names):
+    drawn = np.random.default_rng(0).integers(0, 6, size=(80, 3))  # few values: many ties
+    several = [Point(*row) for row in drawn.tolist()]
+
+    front = unbeaten(several, names)
+
+    assert front == [
+        one for one in several if not any(beats(other, one, names) for other in several)
+    ]
+    assert 0 < len(front) < len(several)

@@ -6,8 +6,8 @@ import pytest
 
 from stillhouse.report.gather import gather
 from stillhouse.report.on_text import read_on_text
+from stillhouse.report.outcome import outcome
 from stillhouse.report.page import render
-from stillhouse.report.wording import outcome
 
 METRICS = {
     "held_out_losses_before": {"hidden": 0.5, "attention": 6.25},

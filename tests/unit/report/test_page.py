@@ -16,24 +16,26 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.html = html
-        self.tags, self.addresses, self.texts, self._scripts = [], [], [], []
+        self.tags, self.addresses, self.texts, self.plots = [], [], [], {}
+        self._is_figures = False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        addresses = [value for name, value in attrs if name in ("src", "href")]
+        self.addresses += [one for one in addresses if not one.startswith(("#", "data:"))]
+        self._is_figures = ("id", "plots") in attrs
 
     def handle_data(self, data):
         in_script = self.tags[-1:] == ["script"]
-        (self._scripts if in_script else self.texts).append(data)
+        if not in_script:
+            self.texts.append(data)
+        elif self._is_figures:
+            self.plots, self._is_figures = json.loads(data), False
 
     @property
     def text(self):
         return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    @property
-    def plots(self):
-        return json.loads(self._scripts[0]) if self._scripts else {}
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_the_page_fetches_nothing(full_run, read):
 def test_hostile_names_stay_text(full_run, read):
     page = read(full_run)
 
-    assert page.tags.count("script") == 3  # the figures, plotly.js, the call: none from the run
+    assert page.tags.count("script") == 4  # figures, axes, plotly.js, the call: none from the run
     assert "data <script>alert(1)</script>.csv" in page.text
     assert "b" not in page.plots["front"]["layout"]["yaxis"]["title"]
     assert "bold" in page.text
@@ -133,7 +135,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(full_run, monkeypatch)
 def test_a_run_without_the_extra_files_has_no_such_sections(full_run, read):
     page = read(full_run)
 
-    assert list(page.plots) == ["front"]
+    assert set(page.plots) == {"front", "course"}
     for title in ("The controller", "Proxy against final", "Competitors", "Reward"):
         assert title not in page.text
 
@@ -176,12 +178,22 @@ def test_speed_at_length_128_is_a_column_where_a_student_has_it(full_run, read, 
     assert "length 128" not in read(full_run).text
 
 
+def test_a_teacher_that_was_timed_again_stands_under_the_speed_up(full_run, rewrite, read):
+    assert "beside it" not in read(full_run).text
+
+    path = full_run / "students/2/metrics.json"
+    rewrite(path, json.loads(path.read_text()) | {"teacher_latency_ms": 9.5, "speedup": 9.5 / 6.4})
+    text = read(full_run).text
+    assert "6.40 ms 5.76 ms to 7.04 ms 1.5× teacher 9.50 ms beside it" in text
+    assert "a speed-up is not the quotient of two latencies in this table" in text
+
+
 def test_every_place_of_a_figure_is_on_the_page(checked_run, read):
     page = read(checked_run)
 
-    assert set(page.plots) == {"front", "finished", "proxy", "predictions"}
+    assert set(page.plots) == {"front", "finished", "proxy", "predictions", "course"}
     assert all(f'id="{place}" class="plot"' in page.html for place in page.plots)
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 4
 
 
 def test_labels_of_all_sections_stay_text(checked_run, read):
@@ -329,7 +341,7 @@ def test_a_run_without_a_task_has_no_words_of_one(family_run, read):
 
 def test_searches_stand_with_their_limits_students_and_costs(family_run, read):
     page = read(family_run)
-    _, told = page.text.split("Searches and their students")
+    _, told = page.text.rsplit("Searches and their students", 1)
 
     assert "FLOPs ≤ 30 % of the teacher’s 1 4 × 128, 2 heads of 32, FFN 512, gelu" in told
     assert "space small, students/1 4.0500 n = 40 4.00 M 0.40 M 4.9 MB 25.0 % 350 M 3.20 ms" in told
@@ -368,7 +380,7 @@ def test_hostile_names_of_a_family_stay_text(family_run, read, rewrite, describe
 
     page = read(family_run)
 
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 4
     assert "space <script>x</script>, its folder cannot be read" in page.text
     assert page.addresses == ["students/2/"]
 
@@ -381,7 +393,7 @@ def test_a_damaged_list_of_searches_leaves_students_and_supernets(family_run, re
 
     assert "family/family.json could not be read" in text
     assert "Students of a family: 2. What they were chosen for" in text
-    assert "students/1; start: supernet of its layers 0, 2 3.20 ms" in told
+    assert "students/1; start: supernet of its layers 1, 3 3.20 ms" in told
     assert "on dev" not in text
     assert "Supernets and their subnets" in text
 
@@ -485,7 +497,8 @@ def test_shrinking_tells_what_went_and_why(chain_run, read):
     assert "dropped at once if its latency lies in another bin than its size. Warm" in told
     assert "Warm epochs, without a comparison: 3. Then the worse half of up to 20" in told
     assert "1 60 20 10 25 5 6 600 0.3125 2 – – – 25 5 6 600 0.3125" in told
-    assert set(page.plots) == {"blocks-1", "blocks-2", "shrinking-1", "shrinking-2"}
+    blocks = {"blocks-1", "blocks-2", "shrinking-1", "shrinking-2"}
+    assert set(page.plots) == {*blocks, "selected"}
     assert all(f'id="{place}" class="plot"' in page.html for place in page.plots)
 
 
@@ -570,3 +583,24 @@ def test_a_run_of_chains_with_a_part_lost_or_damaged_makes_a_page(chain_run, rea
         (chain_run / name).write_text(content, encoding="utf-8")
 
     assert "Settings and provenance" in read(chain_run).text
+
+
+def test_half_a_character_in_json_is_told_as_a_question_mark(full_run, read, rewrite):
+    rewrite(full_run / "run.json", {"status": "complete", "teacher": "cut \ud83e here"})
+
+    assert "teacher cut ? here" in read(full_run).text
+
+
+def test_cost_is_told_with_how_it_was_obtained(full_run, read, rewrite):
+    cost = {
+        "seconds": 431.0,
+        "tokens": 52_000,
+        "energy_wh": 2.0,
+        "co2_g": 1.368,
+        "how": "<counted>",
+    }
+    rewrite(full_run / "run.json", {"status": "complete", "cost": cost})
+    _, told = read(full_run).text.split(" Cost ", 1)
+
+    assert re.search(r"worked 7 min 11 s trained on 52\.0 k tokens energy 2 Wh CO₂ 1\.37 g", told)
+    assert "The energy is <counted>:" in told

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from stillhouse.report import wording, write_report
+from stillhouse.report import chain_wording, check_wording, outcome, wording, write_report
 from stillhouse.report.gather import gather
 
 
@@ -94,19 +94,19 @@ def test_students_in_8_bits_have_a_score_before(full_run, rewrite):
 
 def test_chains_in_8_bits_tell_which_losses_are(chain_run, rewrite):
     before = gather(chain_run)
-    assert "int8" not in wording.chain_latencies(before.chains.selected)
-    assert "int8" not in wording.outcome(before)
+    assert "int8" not in chain_wording.chain_latencies(before.chains.selected)
+    assert "int8" not in outcome.outcome(before)
     file = chain_run / "selected/2/selected.json"
     rewrite(file, {**json.loads(file.read_text()), "served_precision": "int8"})
     shutil.copytree(chain_run / "students/1", chain_run / "students/2")
     after = gather(chain_run)
-    told = wording.chain_latencies(after.chains.selected)
-    assert told.startswith(wording.chain_latencies(before.chains.selected))
+    told = chain_wording.chain_latencies(after.chains.selected)
+    assert told.startswith(chain_wording.chain_latencies(before.chains.selected))
     assert told.endswith(
         "Masked-word losses of complete models are those in int8; losses of blocks, and their "
         "sums, are told unquantised."
     )
-    assert "it tells 25.0 % of masked words right in int8 (teacher" in wording.outcome(after)
+    assert "it tells 25.0 % of masked words right in int8 (teacher" in outcome.outcome(after)
 
 
 def test_moments_are_told_to_the_minute():
@@ -117,11 +117,11 @@ def test_moments_are_told_to_the_minute():
 def test_the_winner_is_the_first_in_rank_within_the_limit(full_run):
     (full_run / "students/1/metrics.json").unlink()
 
-    assert wording.winner(gather(full_run).students).rank == 10
+    assert outcome.winner(gather(full_run).students).rank == 10
 
 
 def test_the_outcome_says_what_the_winner_keeps_and_gains(full_run):
-    sentence = wording.outcome(gather(full_run))
+    sentence = outcome.outcome(gather(full_run))
 
     assert "97.5 % of the teacher’s accuracy (0.819 of 0.840 on dev)" in sentence
     assert "1.60 ms, 5.0× as fast" in sentence
@@ -132,11 +132,11 @@ def test_the_outcome_admits_a_limit_that_no_student_met(full_run):
     for rank in (1, 10):
         (full_run / f"students/{rank}/metrics.json").unlink()
 
-    assert "does not meet the limit (latency ≤ 5 ms)" in wording.outcome(gather(full_run))
+    assert "does not meet the limit (latency ≤ 5 ms)" in outcome.outcome(gather(full_run))
 
 
 def test_an_interrupted_run_says_how_to_go_on(interrupted_run):
-    assert "Run the same command again" in wording.outcome(gather(interrupted_run))
+    assert "Run the same command again" in outcome.outcome(gather(interrupted_run))
 
 
 def test_latencies_say_how_they_are_known(distill_run):
@@ -159,7 +159,7 @@ def test_latencies_say_how_they_are_known(distill_run):
 def test_regret_is_told_in_points(checked_run, rewrite, describe, regret, told):
     rewrite(checked_run / "proxy_final.json", describe["proxy_final.json"](regret=regret))
 
-    sentence = wording.regret(gather(checked_run).proxy_check)
+    sentence = check_wording.regret(gather(checked_run).proxy_check)
 
     assert sentence.startswith(told)
     assert bool(sentence) == bool(told)
@@ -172,15 +172,15 @@ def test_a_noise_ceiling_of_too_few_trials_is_not_read(checked_run, rewrite, des
 
     read = gather(checked_run).proxy_check
 
-    assert wording.noise_ceiling(read).startswith("Too few trials were judged twice")
-    assert wording.silence(read.noise.agreement) == "too few to say (n = 2)"
+    assert check_wording.noise_ceiling(read).startswith("Too few trials were judged twice")
+    assert check_wording.silence(read.noise.agreement) == "too few to say (n = 2)"
 
 
 def test_a_reward_of_hidden_states_says_so(checked_run, rewrite, describe):
     reward = {"target_ms": 4.0, "alpha": -0.1, "quality": "hidden"}
     rewrite(checked_run / "controller.json", describe["controller.json"](reward=reward))
 
-    told = wording.reward(gather(checked_run).controller, "accuracy")
+    told = check_wording.reward(gather(checked_run).controller, "accuracy")
 
     assert told == "(1 less hidden-state loss) × (latency ÷ 4.00 ms) to the power −0.1"
 
@@ -201,24 +201,24 @@ def test_what_a_controller_learnt_is_never_a_bare_number(
 ):
     rewrite(checked_run / "controller.json", describe["controller.json"](correlation=correlation))
 
-    assert wording.learnt_correlation(gather(checked_run).controller) == told
+    assert check_wording.learnt_correlation(gather(checked_run).controller) == told
 
 
 def test_the_outcome_of_a_family_is_its_last_search(family_run):
     contents = gather(family_run)
-    sentence = wording.outcome(contents)
+    sentence = outcome.outcome(contents)
 
     assert sentence.startswith("2 searches have been made; the last for parameters ≤ 2.5 M, lat")
     assert "chose student 2 (2 × 128, 2 heads of 32, FFN 512, gelu): 2.00 M parameters" in sentence
     assert "5.0 % of the teacher’s FLOPs, answers in 0.80 ms, 10.0× as fast" in sentence
-    assert wording.headline(contents).rank == 2
+    assert outcome.headline(contents).rank == 2
 
 
 def test_one_search_of_a_family_is_told_as_one(family_run, rewrite, describe):
     searches = describe["family.json"]()["searches"][:1]
     rewrite(family_run / "family.json", {"searches": searches})
 
-    sentence = wording.outcome(gather(family_run))
+    sentence = outcome.outcome(gather(family_run))
 
     assert sentence.startswith("The search for FLOPs ≤ 30 % of the teacher’s chose student 1 (")
 
@@ -226,7 +226,7 @@ def test_one_search_of_a_family_is_told_as_one(family_run, rewrite, describe):
 def test_a_family_without_its_student_tells_what_is_known(family_run):
     (family_run / "students/2/metrics.json").unlink()
 
-    assert "5.0 % of the teacher’s FLOPs. Only" in wording.outcome(gather(family_run))
+    assert "5.0 % of the teacher’s FLOPs. Only" in outcome.outcome(gather(family_run))
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,12 @@ def test_a_family_without_its_student_tells_what_is_known(family_run):
     [("M", "attention"), ("S7", "convolution of 7"), ("ends", "embeddings, pooler"), ("X", "")],
 )
 def test_operations_in_words(kind, text):
-    assert wording.operation(kind) == text
+    assert chain_wording.operation(kind) == text
 
 
 def test_bins_by_size_alone_are_said_to_be_so():
-    assert "by size alone" in wording.shrinking_of((("blocks.bins_by", "size"),))
-    assert wording.shrinking_of(()) == ""
+    assert "by size alone" in chain_wording.shrinking_of((("blocks.bins_by", "size"),))
+    assert chain_wording.shrinking_of(()) == ""
 
 
 def test_a_head_that_the_teacher_brought_is_not_said_to_be_trained(chain_run, rewrite):
@@ -247,8 +247,8 @@ def test_a_head_that_the_teacher_brought_is_not_said_to_be_trained(chain_run, re
 
     head = gather(chain_run).chains.head
 
-    assert wording.head_origin(head) == "The teacher brought its own head for masked words."
-    assert wording.head_origin(None) == ""
+    assert chain_wording.head_origin(head) == "The teacher brought its own head for masked words."
+    assert chain_wording.head_origin(None) == ""
 
 
 def test_predicted_latencies_say_so_and_how_well(distill_run):

@@ -7,7 +7,8 @@ from stillhouse.run.chain_settings import (
     PretrainSettings,
     SelectSettings,
 )
-from stillhouse.run.settings import apply_overrides, settings_from_dict
+from stillhouse.run.settings import settings_from_dict
+from stillhouse.run.settings_file import apply_overrides
 
 
 def test_the_defaults_are_the_published_figures():

@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.errors import DeviceError, SettingsError
-from stillhouse.run.settings import (
-    RunSettings,
+from stillhouse.run.settings import RunSettings, settings_from_dict
+from stillhouse.run.settings_file import (
     apply_overrides,
     difference,
     parse_duration,
     parse_override,
     read_settings,
-    settings_from_dict,
 )
 
 EVERYTHING = {
@@ -32,7 +31,7 @@ EVERYTHING = {
               "parameters": 1e7, "params_m": 10.0, "flops_fraction": 0.25},
     "device": {"kind": "table", "table": "chip.csv", "chip": None, "profile": None,
                "batch": 2, "length": 48, "threads": 3, "precision": "bfloat16",
-               "padding_fraction": 0.25},
+               "padding_fraction": 0.25, "watts": 65.0},
     "search": {"strategy": "gp", "candidates": 7, "seconds": 90.5, "proxy_examples": 100,
                "epochs": 0.5, "candidate_seconds": 3.0, "ask": 4, "controller": "published",
                "quality": "hidden", "alpha": -0.1, "beta": 0.5,
@@ -132,6 +131,14 @@ def test_a_transfer_that_cannot_train_is_refused(name, value, rule):
 def test_a_search_for_a_layer_map_that_cannot_be_is_refused(name, value, rule):
     with pytest.raises(SettingsError, match=rule):
         settings_from_dict({"layer_map": {name: value}})
+
+
+def test_a_quantisation_without_bits_is_refused():
+    rule = "the section quantise is for quantise.weight_bits alone, 2 to 8; give them, or leave it"
+    with pytest.raises(SettingsError, match=rule):
+        settings_from_dict({"quantise": {"epochs": 1.0}})
+    settings_from_dict({"quantise": {"weight_bits": 4, "epochs": 1.0}})
+    settings_from_dict({"quantise": {"model": "folder", "epochs": 1.0}})  # its job asks for bits
 
 
 def test_proxy_tasks_are_read_from_a_command_line():

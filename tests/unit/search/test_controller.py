@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from stillhouse.search.controller import (
-    Controller,
+from stillhouse.search.controller import Controller
+from stillhouse.search.controller_settings import (
     ControllerSettings,
     default_controller,
     published_controller,

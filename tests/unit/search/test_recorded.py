@@ -12,9 +12,9 @@ from stillhouse.search.recorded import (
     RecordedRow,
     RecordedTable,
     read_recorded,
-    replay,
     write_recorded,
 )
+from stillhouse.search.replay import replay
 from stillhouse.search.samplers import make_sampler
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.space.mobilebert import MobileBertArchitecture

@@ -1,0 +1,43 @@
+"""Scores of one judgement that are kept one by one, so that a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from stillhouse.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class KeptScores:
+    """Scores by name, in a file.
+
+    Args:
+        file: Where they are kept.
+        fingerprint: Of what is judged: scores of anything else in that file are not read.
+    """
+
+    def __init__(self, file: Path, fingerprint: str) -> None:
+        """Read what was kept; nothing is written yet."""
+        self._file, self._fingerprint = file, fingerprint
+        self._known: dict[str, float] = {}
+        if file.exists():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept["fingerprint"] == fingerprint:
+                self._known = kept["scores"]
+
+    def score(self, name: str, find: Callable[[], float]) -> float:
+        """Returns the score of a name, and finds and keeps it where it is not known."""
+        if name not in self._known:
+            self._known[name] = find()
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"fingerprint": self._fingerprint, "scores": self._known}
+            write_text_atomically(self._file, json.dumps(kept))
+        return self._known[name]
+
+    def clear(self) -> None:
+        """Removes the file: the judgement is recorded elsewhere."""
+        self._file.unlink(missing_ok=True)
