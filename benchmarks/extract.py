@@ -182,7 +182,7 @@ def distilled(
         depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         copy_slices(student, teacher, uniform_layers(*depths))
     terms = text_terms(bench, student, "uniform", seed=seed)
-    halves = [bench.held_out.select(np.arange(first, len(bench.held_out), 2)) for first in range(2)]
+    halves = [bench.held_out.select(numbers) for numbers in half_numbers(len(bench.held_out))]
     signals = [bench.signals(half, terms, "Teacher over held-out text") for half in halves]
     looked_s = 0.0
 
@@ -206,7 +206,7 @@ def distilled(
         student,
         bench.examples,
         terms,
-        epochs=size.steps * size.batch / len(bench.examples),
+        epochs=size.steps / -(-len(bench.examples) // size.batch),  # the last batch may be small
         seed=seed,
         watch=Watch(evaluations=Evaluations(score=look, every_steps=max(1, size.steps // LOOKS))),
     )
@@ -224,6 +224,11 @@ def distilled(
             "measured_s": measured_s,
         },
     )
+
+
+def half_numbers(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Numbers of the held-out sequences whose loss chooses a rate, and of those it is told on."""
+    return np.arange(0, count, 2), np.arange(1, count, 2)
 
 
 def architecture(bench: TextBench) -> Any:
@@ -330,26 +335,39 @@ def print_losses(found: Mapping[str, list[dict[str, Any]]], size: Size) -> None:
             print(f"  at the end, importance less {name}: {told(gaps)}")
 
 
+def saving(
+    record: Mapping[str, Any], scratch: Mapping[str, Any], most: int
+) -> tuple[float | None, float, float]:
+    """Compares a beginning with scratch of the same seed.
+
+    Args:
+        record: Of the beginning.
+        scratch: Of the one from scratch.
+        most: Steps of either.
+
+    Returns:
+        Steps until the beginning is where scratch ends, `None` if it never is; the steps that fit
+        in the time of measuring importance; and the percentage of scratch's compute that both
+        together save. One that never arrives counts as one that arrives with the last step.
+    """
+    steps = steps_until(record, end(scratch))
+    extra = record["measured_s"] / record["step_s"]
+    return steps, extra, 100 * (1 - ((most if steps is None else steps) + extra) / most)
+
+
 def print_savings(found: Mapping[str, list[dict[str, Any]]], size: Size) -> None:
     """Prints after how many steps each beginning is where scratch ends with the same seed."""
     print(f"\nsteps until as good as scratch after {size.steps}, share of compute saved")
     for name, records in found.items():
         if name == "scratch":
             continue
-        needed, saved, missed = [], [], 0
-        for record, scratch in zip(records, found["scratch"], strict=True):
-            steps = steps_until(record, end(scratch))
-            missed += steps is None
-            steps = size.steps if steps is None else steps
-            needed.append(steps)
-            extra = record["measured_s"] / record["step_s"]
-            saved.append(100 * (1 - (steps + extra) / size.steps))
-        mean, low, high = interval(needed)
-        extra = np.mean([record["measured_s"] / record["step_s"] for record in records])
+        pairs = zip(records, found["scratch"], strict=True)
+        needed, extras, saved = zip(*(saving(*pair, size.steps) for pair in pairs), strict=True)
+        mean, low, high = interval([size.steps if steps is None else steps for steps in needed])
         print(
-            f"  {name:<11}{mean:.0f} steps ({low:.0f} to {high:.0f}), not reached with {missed} of "
-            f"{len(records)} seeds; measuring took as long as {extra:.0f} steps; saved, with that: "
-            f"{told(saved, ' %', '+.1f')}"
+            f"  {name:<11}{mean:.0f} steps ({low:.0f} to {high:.0f}), not reached with "
+            f"{needed.count(None)} of {len(records)} seeds; measuring took as long as "
+            f"{np.mean(extras):.0f} steps; saved, with that: {told(list(saved), ' %', '+.1f')}"
         )
 
 

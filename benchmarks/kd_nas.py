@@ -38,7 +38,8 @@ from stillhouse.recipe.open_workbench import open_workbench
 from stillhouse.recipe.workbench import Workbench
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import RunSettings, apply_overrides, settings_from_dict
+from stillhouse.run.settings import RunSettings, settings_from_dict
+from stillhouse.run.settings_file import apply_overrides
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import Architecture, BertArchitecture, parse_architecture
 

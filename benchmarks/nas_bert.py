@@ -35,13 +35,7 @@ from stillhouse.device.operations import OperationTable
 from stillhouse.distill.losses import label_cross_entropy
 from stillhouse.distill.masked_lm import held_out_mlm
 from stillhouse.model.precision import autocast
-from stillhouse.recipe.chain_blocks import (
-    BlockRow,
-    begin_shrinking,
-    block_row,
-    open_rows,
-    train_blocks,
-)
+from stillhouse.recipe.chain_blocks import begin_shrinking, train_blocks
 from stillhouse.recipe.chain_nursery import (
     ChainNursery,
     load_chain_teacher,
@@ -49,7 +43,9 @@ from stillhouse.recipe.chain_nursery import (
     open_operations,
     set_up_chains,
 )
-from stillhouse.recipe.chain_selection import ChainTable, mlm_loss
+from stillhouse.recipe.chain_rows import BlockRow, block_row, open_rows
+from stillhouse.recipe.chain_selection import mlm_loss
+from stillhouse.recipe.chain_table import ChainTable
 from stillhouse.recipe.mlm_nursery import with_mlm_head
 from stillhouse.recipe.pretrain import fresh_student, train_student
 from stillhouse.run.directory import open_run

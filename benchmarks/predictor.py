@@ -36,14 +36,9 @@ from stillhouse.device.runtimes import Runtime, make_runtime
 from stillhouse.errors import SpaceError
 from stillhouse.model.anatomy import architecture_of
 from stillhouse.model.count import true_flops
-from stillhouse.recipe.profiling import (
-    ProfileJob,
-    Sample,
-    SpaceName,
-    architectures_of,
-    choose_architectures,
-    teacher_config,
-)
+from stillhouse.recipe.profile_job import ProfileJob, SpaceName
+from stillhouse.recipe.profile_sample import Sample, architectures_of, choose_architectures
+from stillhouse.recipe.profiling import teacher_config
 from stillhouse.run.settings import DeviceSettings
 
 SPACES: dict[str, SpaceName] = {"bert": "kd-nas", "mobilebert": "autodistill", "chain": "nas-bert"}

@@ -33,11 +33,13 @@ from benchmarks.common import Records, heading, print_stages, resampled, spread
 from benchmarks.strategies import Ground, describe
 from stillhouse import benchmark
 from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
-from stillhouse.search.controller import Controller, default_controller
+from stillhouse.search.controller import Controller
+from stillhouse.search.controller_settings import default_controller
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.pareto import pareto_front
 from stillhouse.search.quiet import quiet_optuna
-from stillhouse.search.recorded import RecordedTable, read_recorded, replay
+from stillhouse.search.recorded import RecordedTable, read_recorded
+from stillhouse.search.replay import replay
 from stillhouse.search.reward_lstm import reward_lstm
 from stillhouse.search.samplers import FIRST_TRIALS, SamplerName, make_sampler
 

@@ -28,8 +28,8 @@ from optuna.trial import create_trial
 
 from benchmarks.common import heading, print_stages, spread
 from stillhouse.recipe.kd_nas import DEFAULT_ALPHA
-from stillhouse.search.controller import (
-    Controller,
+from stillhouse.search.controller import Controller
+from stillhouse.search.controller_settings import (
     ControllerSettings,
     default_controller,
     published_controller,
@@ -38,7 +38,8 @@ from stillhouse.search.episodes import learnt, rank_correlation
 from stillhouse.search.optuna_strategy import OptunaStrategy
 from stillhouse.search.parameters import distributions, to_indices, to_parameters
 from stillhouse.search.quiet import quiet_optuna
-from stillhouse.search.recorded import RecordedTable, read_recorded, replay
+from stillhouse.search.recorded import RecordedTable, read_recorded
+from stillhouse.search.replay import replay
 from stillhouse.search.reward import BETA, Reward
 from stillhouse.search.reward_lstm import reward_lstm
 from stillhouse.search.samplers import make_sampler
