@@ -107,7 +107,7 @@ SMALL = Size(
     held_out=128,
     measured=128,
     seeds=3,
-    most_train=4_000,
+    most_train=2_000,
     epochs=3.0,
 )
 FULL = Size(

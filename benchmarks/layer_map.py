@@ -117,7 +117,7 @@ SMALL = Size(
     ),
     again=24,
     final=Budget(
-        sequences=1_536, epochs=1.0, tasks=REPORTED, examples=768, validation=64, task_epochs=2.0
+        sequences=1_536, epochs=1.0, tasks=REPORTED, examples=512, validation=64, task_epochs=2.0
     ),
     seeds=3,
 )
