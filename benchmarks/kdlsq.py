@@ -43,9 +43,10 @@ from stillhouse.model.teachers import hash_weights, load_model, load_tokenizer
 from stillhouse.recipe.quantise_bench import QuantiseBench, open_quantise_bench
 from stillhouse.recipe.quantising import quantised_copy, range_order
 from stillhouse.recipe.served import predict_served
+from stillhouse.run.device_settings import DeviceSettings
 from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import DeviceSettings, RunSettings, settings_from_dict
+from stillhouse.run.settings import RunSettings, settings_from_dict
 
 BITS = (8, 4, 2)
 SEEDS = 3

@@ -48,9 +48,10 @@ from stillhouse.recipe.chain_selection import mlm_loss
 from stillhouse.recipe.chain_table import ChainTable
 from stillhouse.recipe.mlm_nursery import with_mlm_head
 from stillhouse.recipe.pretrain import fresh_student, train_student
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import LimitSettings, RunSettings, settings_from_dict
+from stillhouse.run.settings import RunSettings, settings_from_dict
 from stillhouse.space.chain import ChainArchitecture
 from stillhouse.supernet.blocks import Alone, BlockStep, BlockSupernet, block_losses
 

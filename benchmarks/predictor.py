@@ -39,7 +39,7 @@ from stillhouse.model.count import true_flops
 from stillhouse.recipe.profile_job import ProfileJob, SpaceName
 from stillhouse.recipe.profile_sample import Sample, architectures_of, choose_architectures
 from stillhouse.recipe.profiling import teacher_config
-from stillhouse.run.settings import DeviceSettings
+from stillhouse.run.device_settings import DeviceSettings
 
 SPACES: dict[str, SpaceName] = {"bert": "kd-nas", "mobilebert": "autodistill", "chain": "nas-bert"}
 METHODS = ("predictor", "FLOPs", "layers × FLOPs")

@@ -21,9 +21,10 @@ from stillhouse.recipe.candidates import judge_candidate, screen_candidate
 from stillhouse.recipe.open_workbench import open_workbench
 from stillhouse.recipe.space import space_of
 from stillhouse.recipe.workbench import Workbench
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import LimitSettings, RunSettings, settings_from_dict
+from stillhouse.run.settings import RunSettings, settings_from_dict
 from stillhouse.search.recorded import RecordedRow, write_recorded
 from stillhouse.space.architecture import Architecture
 

@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import stillhouse
+from stillhouse.cli.setting_names import explained
 from stillhouse.run import settings as settings_module
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -169,7 +170,7 @@ def with_settings(markdown: str) -> str:
             lines.append(_row(field.name, field, kind, _beneath(kind)[field.name]))
     for name, section in sections:
         lines += ["", f"## {name}", "", _summary(section), *_HEAD]
-        told = _explained(section)
+        told = explained(inspect.getdoc(section) or "")
         for field in dataclasses.fields(section):
             if field.name not in told:
                 raise PluginError(f"{section.__name__} does not say what {field.name} is")
@@ -213,17 +214,6 @@ def _choices(hint: Any) -> list[str]:
 
 def _summary(kind: type) -> str:
     return inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
-
-
-def _explained(kind: type) -> dict[str, str]:
-    """Reads the attributes of a docstring: what each one is; some are named together."""
-    attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-    told: dict[str, str] = {}
-    for entry in re.split(r"\n {4}(?! )", "\n" + attributes):
-        names, colon, text = entry.partition(": ")
-        if colon:
-            told |= dict.fromkeys(map(str.strip, names.split(",")), " ".join(text.split()))
-    return told
 
 
 def _beneath(kind: type) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -46,8 +46,16 @@ class ExportError(StillhouseError):
     """A checkpoint could not be written or does not agree with its source."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ends a message with the nearest known name, if one is near."""
+def did_you_mean(
+    name: str, known: Iterable[str], *, show: Callable[[str], str] = lambda name: name
+) -> str:
+    """Ends a message with the nearest known name, if one is near.
+
+    Args:
+        name: As it was given.
+        known: Those that there are.
+        show: Writes a known name as a user gives it.
+    """
     spelt = {one.lower(): one for one in known}
     close = get_close_matches(name.lower(), list(spelt), n=1)
-    return f": did you mean {spelt[close[0]]!r}?" if close else ""
+    return f": did you mean {show(spelt[close[0]])!r}?" if close else ""

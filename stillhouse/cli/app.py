@@ -137,14 +137,38 @@ def _tell_usage(error: Any) -> None:
         print_line(f"Try '{context.command_path} --help' for help.", err)
     err.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True, style="red")
     if JSON in sys.argv[1:]:
-        name = context.info_name if context is not None and context.parent else None
-        sys.stdout.write(as_json(name or "", plain_error("UsageError", told, EXIT_USAGE)) + "\n")
+        within = context is not None and context.parent
+        name = context.info_name if within else next(filter(_is_command, sys.argv[1:]), "")
+        sys.stdout.write(as_json(name, plain_error("UsageError", told, EXIT_USAGE)) + "\n")
+
+
+def _is_command(word: str) -> bool:
+    return word in typer.main.get_group(app).commands
 
 
 def _usage_told(error: Any) -> str:
-    """Returns the message of the parser; an unknown option with the nearest known one."""
+    """Returns the message of the parser; of an unknown option also what was meant by it."""
     option = getattr(error, "option_name", None)
     if type(error).__name__ != "NoSuchOption" or error.ctx is None or option is None:
         return str(error.format_message())
-    known = [name for param in error.ctx.command.params for name in (*param.opts, "--help")]
-    return f"there is no option {option}{did_you_mean(option, known)}"
+    command = error.ctx.command
+    names: dict[str, list[str]] = {param.param_type_name: [] for param in command.params} | {
+        "option": ["--help"]
+    }
+    for param in command.params:
+        names[param.param_type_name] += param.opts
+    word = option.lstrip("-")
+    if word in names.get("argument", ()):
+        hint = f": give the {word} without it, as {error.ctx.command_path} {word.upper()}"
+    elif _belongs_to_commands(error.ctx, option):
+        hint = f" here; it stands after the command: {error.ctx.command_path} COMMAND {option}"
+    else:
+        known = [name.lstrip("-") for name in names["option"] if name.startswith("--")]
+        hint = did_you_mean(word, known, show=lambda name: f"--{name}")
+    return f"there is no option {option}{hint}"
+
+
+def _belongs_to_commands(context: Any, option: str) -> bool:
+    """Tells whether an option that was given before the command is one of commands."""
+    commands = getattr(context.command, "commands", {}).values()
+    return any(option in param.opts for command in commands for param in command.params)

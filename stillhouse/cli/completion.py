@@ -20,10 +20,9 @@ _SETTINGS_SUFFIXES = (".yaml", ".yml")
 
 def recipes(incomplete: str) -> Offered:
     """Offers recipes of `search`, and settings files."""
-    from stillhouse.run.recipes import RECIPE_NAMES  # noqa: PLC0415  only on Tab
+    from stillhouse.run.recipes import SEARCHING  # noqa: PLC0415  only on Tab
 
-    searching = (name for name in RECIPE_NAMES if name != "general")  # which `distill` does
-    named = [name for name in searching if name.startswith(incomplete)]
+    named = [name for name in SEARCHING if name.startswith(incomplete)]
     return [*named, *_files(incomplete, _SETTINGS_SUFFIXES)]
 
 

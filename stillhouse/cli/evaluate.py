@@ -68,7 +68,10 @@ def evaluate(
             f"--loyalty-base is e or 2, but is {loyalty_base!r}{did_you_mean(loyalty_base, BASES)}"
         )
     settings = gather_settings(
-        None, task_options(task, text, label, dev, metric), overrides=overrides or ()
+        None,
+        task_options(task, text, label, dev, metric),
+        overrides=overrides or (),
+        reads=("task",),
     )
     from stillhouse.api import evaluate as evaluate_model  # noqa: PLC0415  torch loads after parsing
 

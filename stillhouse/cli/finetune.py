@@ -80,6 +80,7 @@ def finetune(
             "seed": seed,
         },
         overrides=overrides or (),
+        reads=("task", "finetune", "seed", "distill.precision", "device.watts"),
     )
     from stillhouse.api import run_finetune_job  # noqa: PLC0415  torch loads after parsing
 

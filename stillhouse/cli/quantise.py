@@ -80,6 +80,7 @@ def quantise(
             "seed": seed,
         },
         overrides=overrides or (),
+        reads=("task", "quantise", "seed", "distill", "device.watts"),
     )
     from stillhouse.api import run_quantise_job  # noqa: PLC0415  torch loads after parsing
 

@@ -54,11 +54,14 @@ def gather_settings(
     time: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
+    reads: Sequence[str] | None = None,
 ) -> RunSettings:
     """Merges a settings file and options; loads torch only now, so that --help is quick."""
     from stillhouse.cli.settings import gather_settings as gather  # noqa: PLC0415  loads torch
 
-    return gather(file, options, limits=limits, time=time, device=device, overrides=overrides)
+    return gather(
+        file, options, limits=limits, time=time, device=device, overrides=overrides, reads=reads
+    )
 
 
 def task_options(
@@ -204,15 +207,18 @@ def read_words(words: Sequence[str]) -> tuple[str | None, Path | None]:
     Raises:
         BadParameter: If a word is neither, or there are two of a kind.
     """
-    from stillhouse.run.recipes import RECIPE_NAMES  # noqa: PLC0415  only when a command runs
+    from stillhouse.run.recipes import (  # noqa: PLC0415  only when a command runs
+        RECIPE_NAMES,
+        SEARCHING,
+    )
 
     recipes = [word for word in words if word in RECIPE_NAMES]
     files = [Path(word) for word in words if word not in RECIPE_NAMES]
     for file in files:
         if file.suffix.lower() not in YAML_SUFFIXES and not file.exists():
             raise typer.BadParameter(
-                f"{str(file)!r} is neither a recipe ({', '.join(RECIPE_NAMES)}) nor a settings "
-                f"file{did_you_mean(str(file), RECIPE_NAMES)}"
+                f"{str(file)!r} is neither a recipe ({', '.join(SEARCHING)}) nor a settings "
+                f"file{did_you_mean(str(file), SEARCHING)}"
             )
     if len(recipes) > 1 or len(files) > 1:
         raise typer.BadParameter(

@@ -46,11 +46,11 @@ def keys() -> tuple[Key, ...]:
             found.append(Key(path=name, told="", choices=_words(annotation, home)))
             continue
         module = _module(home.imports.get(section, _HOME))
-        meanings = _meanings(ast.get_docstring(module.classes[section]) or "")
+        meanings = explained(ast.get_docstring(module.classes[section]) or "")
         found += [
             Key(
                 path=f"{name}.{key}",
-                told=meanings.get(key, ""),
+                told=_first_sentence(meanings.get(key, "")),
                 choices=_words(kind, module),
             )
             for key, kind, _ in _fields(module.classes[section])
@@ -78,6 +78,21 @@ def words_in(module: str, alias: str) -> tuple[str, ...]:
     """Returns the words of a type that a module names at its top."""
     home = _module(module)
     return _words(home.values[alias], home)
+
+
+def explained(docstring: str) -> dict[str, str]:
+    """Returns what a cleaned docstring says of each attribute; some are named together."""
+    _, _, attributes = docstring.partition("Attributes:\n")
+    meanings: dict[str, str] = {}
+    for names, text in re.findall(
+        r"^    ([\w, ]+): ((?:.+\n?)(?:^     +.+\n?)*)", attributes, flags=re.MULTILINE
+    ):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return meanings
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.;]) ", text)[0].rstrip(";")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +160,3 @@ def _words(kind: ast.expr, module: _Module) -> tuple[str, ...]:
             return (*_words(left, module), *_words(right, module))
         case _:
             return ()
-
-
-def _meanings(docstring: str) -> dict[str, str]:
-    """Returns the first sentence about each attribute of a class."""
-    _, _, attributes = docstring.partition("Attributes:\n")
-    meanings: dict[str, str] = {}
-    for names, text in re.findall(
-        r"^    ([\w, ]+): ((?:.+\n?)(?:^     +.+\n?)*)", attributes, flags=re.MULTILINE
-    ):
-        sentence = re.split(r"(?<=[.;]) ", " ".join(text.split()))[0].rstrip(";")
-        meanings |= dict.fromkeys(names.split(", "), sentence)
-    return meanings

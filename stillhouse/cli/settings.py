@@ -28,6 +28,7 @@ def gather_settings(
     time: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
+    reads: Sequence[str] | None = None,
 ) -> RunSettings:
     """Merges a settings file, options and `--set`, the later ones winning.
 
@@ -39,6 +40,8 @@ def gather_settings(
         time: Text such as `45m`.
         device: Text such as `onnxruntime-cpu`, `board.csv`, `kd-nas.json` or `tpu-v4i`.
         overrides: Texts such as `search.epochs=2`.
+        reads: Sections and settings that the command reads, where that is not most of them; no
+            other can be in `overrides`. A file may hold more, for it may serve several commands.
 
     Raises:
         SettingsError: Naming the path, the rule and the value of whatever is wrong.
@@ -55,8 +58,21 @@ def gather_settings(
         values["search.seconds"] = parse_duration(time)
     if device is not None:
         values |= read_device(device)
-    values.update(parse_override(text) for text in overrides)
-    return settings_from_dict(apply_overrides(data, values))
+    given = dict(parse_override(text) for text in overrides)
+    settings = settings_from_dict(apply_overrides(data, values | given))
+    if reads is not None:
+        _refuse_unread(given, reads)
+    return settings
+
+
+def _refuse_unread(given: Mapping[str, Any], reads: Sequence[str]) -> None:
+    """Refuses settings that would do nothing."""
+    for path in given:
+        if not any(path == one or path.startswith(f"{one}.") for one in reads):
+            raise SettingsError(
+                f"--set {path}: this command does not read it; it reads {', '.join(reads)}. Leave "
+                "that out"
+            )
 
 
 def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]) -> object:

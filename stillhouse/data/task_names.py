@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from stillhouse.data.column_roles import QUESTION_LABEL, QUESTION_TEXT
@@ -66,9 +67,17 @@ def form_of(name: str) -> TaskForm:
             f"CoNLL columns ({_COLUMN_KINDS}) or in {CONLLU_SUFFIX}, a {JSON_SUFFIX} file of "
             "questions in SQuAD's form (tables are .jsonl, one JSON object a line), a dataset of "
             "the Hugging Face hub as hf:OWNER/NAME, or one of embedded, "
-            f"{', '.join((*SQUAD_TASKS, *GLUE_NAMES))}{did_you_mean(name, named)}"
+            f"{', '.join((*SQUAD_TASKS, *GLUE_NAMES))}{_meant(name, named)}"
         )
     return form
+
+
+def _meant(name: str, named: Iterable[str]) -> str:
+    """Ends a message with the name, or the beginning of a name, that was meant."""
+    prefix, colon, rest = name.partition(":")
+    if not colon:
+        return did_you_mean(name, named)
+    return did_you_mean(f"{prefix}:", (COLUMN_PREFIX, HUB_PREFIX), show=lambda one: one + rest)
 
 
 def check_source(settings: TaskSettings) -> None:

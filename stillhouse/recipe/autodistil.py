@@ -50,9 +50,10 @@ from stillhouse.supernet.subnets import check_cut, kept_layers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import LimitSettings, RunSettings
+    from stillhouse.run.settings import RunSettings
     from stillhouse.space.architecture import Architecture
     from stillhouse.space.search_space import SearchSpace
     from stillhouse.supernet.subnets import Supernet

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stillhouse.distill.terms import Term
     from stillhouse.recipe.limits import Weighed
-    from stillhouse.run.settings import LimitSettings
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.search.trial import JsonValue, Trial
     from stillhouse.space.architecture import Architecture
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from stillhouse.recipe.chain_nursery import ChainNursery
     from stillhouse.recipe.chain_rows import BlockRow
     from stillhouse.recipe.served import Served
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
-    from stillhouse.run.settings import LimitSettings
     from stillhouse.space.chain import ChainArchitecture, ChainBlock
     from stillhouse.supernet.blocks import BlockSupernet, DevBatch
 

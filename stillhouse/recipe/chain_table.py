@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stillhouse.device.operations import OperationTable
     from stillhouse.recipe.chain_nursery import ChainNursery, ChainSetup
     from stillhouse.recipe.chain_rows import BlockRow
-    from stillhouse.run.settings import LimitSettings
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.space.chain import ChainArchitecture
 
 _PARAMETERS, _LATENCY, _FLOPS = range(3)

@@ -15,8 +15,8 @@ from stillhouse.recipe.single import check_student, is_shape, student_of
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
-    from stillhouse.run.settings import LimitSettings
 
 COMPETITORS_FILE = "competitors.json"
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from stillhouse.device.latency import Comparison
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
-    from stillhouse.run.settings import LimitSettings
     from stillhouse.search.objectives import Objective
     from stillhouse.search.trial import Trial
 

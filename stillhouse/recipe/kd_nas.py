@@ -28,7 +28,8 @@ from stillhouse.search.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
-    from stillhouse.run.settings import LimitSettings, SearchSettings
+    from stillhouse.run.device_settings import LimitSettings
+    from stillhouse.run.settings import SearchSettings
     from stillhouse.search.loop import Judgement
     from stillhouse.space.search_space import SearchSpace
 

@@ -14,7 +14,7 @@ from stillhouse.errors import DeviceError
 if TYPE_CHECKING:
     from stillhouse.device.chips import ToldPrecision
     from stillhouse.device.latency import Comparison, Device, Shape, Workload
-    from stillhouse.run.settings import LimitSettings
+    from stillhouse.run.device_settings import LimitSettings
 
 logger = logging.getLogger(__name__)
 

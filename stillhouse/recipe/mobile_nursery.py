@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from transformers import MobileBertForMaskedLM, PreTrainedConfig
 
     from stillhouse.data.packing import PackedSet
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import LimitSettings, RunSettings
+    from stillhouse.run.settings import RunSettings
     from stillhouse.search.loop import Screening
     from stillhouse.space.architecture import Architecture, BertArchitecture
     from stillhouse.space.search_space import SearchSpace

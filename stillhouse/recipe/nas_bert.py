@@ -27,7 +27,7 @@ from stillhouse.recipe.chain_selection import select_students
 from stillhouse.recipe.chain_table import ChainTable
 from stillhouse.recipe.mlm_nursery import refuse_other_origin, with_mlm_head
 from stillhouse.recipe.served import say_how_far_served
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.space.chain import ChainBlock
 
 if TYPE_CHECKING:

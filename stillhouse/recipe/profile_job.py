@@ -10,7 +10,7 @@ from stillhouse.device.predictor import LEAST_ROWS
 from stillhouse.errors import SettingsError, did_you_mean
 
 if TYPE_CHECKING:
-    from stillhouse.run.settings import DeviceSettings
+    from stillhouse.run.device_settings import DeviceSettings
 
 SpaceName: TypeAlias = Literal[
     "default", "kd-nas", "kd-nas-wide", "autodistil", "autodistill", "nas-bert"

@@ -20,9 +20,9 @@ from stillhouse.search.trial import TrialState
 
 if TYPE_CHECKING:
     from stillhouse.device.latency import Device, Workload
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import LimitSettings
     from stillhouse.search.loop import Screening
     from stillhouse.search.objectives import Objective
     from stillhouse.search.record import Record

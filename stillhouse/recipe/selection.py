@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stillhouse.device.latency import Comparison, Device, Workload
     from stillhouse.recipe.supernets import ScoredSubnet
-    from stillhouse.run.settings import LimitSettings
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.space.architecture import Architecture
 
 _DIRECTIONS = ("layers", "hidden_size", "heads", "ffn_size")

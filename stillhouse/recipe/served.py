@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from stillhouse.model.onnx_graph import GraphPrecision
     from stillhouse.model.precision import Precision
     from stillhouse.recipe.workbench import Workbench
+    from stillhouse.run.device_settings import DeviceSettings
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import DeviceSettings
 
 Inputs: TypeAlias = "Mapping[str, NDArray[Any]]"
 Answer: TypeAlias = "Callable[[Inputs], NDArray[np.float32]]"

@@ -25,7 +25,7 @@ from stillhouse.recipe.objective import check_layer_map
 from stillhouse.recipe.quantise_bench import check_quantisable
 from stillhouse.recipe.quantising import quantise_students
 from stillhouse.recipe.served import export_for_device
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.space.architecture import parse_architecture
 
 if TYPE_CHECKING:

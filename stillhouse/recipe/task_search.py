@@ -45,7 +45,7 @@ from stillhouse.search.trial import Trial
 
 if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
-    from stillhouse.run.settings import LimitSettings
+    from stillhouse.run.device_settings import LimitSettings
     from stillhouse.search.strategy import Strategy
     from stillhouse.space.architecture import Architecture
     from stillhouse.space.search_space import SearchSpace

@@ -54,9 +54,10 @@ if TYPE_CHECKING:
     from stillhouse.distill.terms import Term
     from stillhouse.model.precision import Precision
     from stillhouse.model.teachers import Teacher
+    from stillhouse.run.device_settings import DeviceSettings
     from stillhouse.run.directory import RunDirectory
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import DeviceSettings, RunSettings
+    from stillhouse.run.settings import RunSettings
     from stillhouse.space.architecture import Architecture, BertArchitecture
     from stillhouse.space.counts import Ends
 

@@ -7,23 +7,18 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-STRICT = ConfigDict(extra="forbid")
-
-
-def _check(*, holds: bool, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, got {value!r}")
+from stillhouse.run.rules import STRICT, check
 
 
 def _check_optimiser(section: str, settings: BlocksSettings | PretrainSettings) -> None:
     for name in ("batch_size", "learning_rate"):
         value = getattr(settings, name)
-        _check(holds=value > 0, rule=f"{section}.{name} must be above 0", value=value)
+        check(holds=value > 0, rule=f"{section}.{name} must be above 0", value=value)
     for name in ("warmup_fraction", "weight_decay"):
         value = getattr(settings, name)
-        _check(holds=0 <= value <= 1, rule=f"{section}.{name} must be in 0..1", value=value)
+        check(holds=0 <= value <= 1, rule=f"{section}.{name} must be in 0..1", value=value)
     rule = f"{section}.dropout must be at least 0 and below 1"
-    _check(holds=0 <= settings.dropout < 1, rule=rule, value=settings.dropout)
+    check(holds=0 <= settings.dropout < 1, rule=rule, value=settings.dropout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +67,19 @@ class BlocksSettings:
         """Refuses what cannot be built, trained or shrunk."""
         for name in ("operations", "steps_per_epoch", "bins", "kept", "dev_batches"):
             value = getattr(self, name)
-            _check(holds=value > 0, rule=f"blocks.{name} must be above 0", value=value)
-        _check(
+            check(holds=value > 0, rule=f"blocks.{name} must be above 0", value=value)
+        check(
             holds=self.sampled > 1,
             rule="blocks.sampled must be above 1: the worse half of them is dropped",
             value=self.sampled,
         )
-        _check(
+        check(
             holds=self.warm_epochs >= 0,
             rule="blocks.warm_epochs must not be negative",
             value=self.warm_epochs,
         )
         most = 4
-        _check(
+        check(
             holds=self.count is None or 0 < self.count <= most,
             rule="blocks.count must be 1 to 4: selection goes through all combinations",
             value=self.count,
@@ -111,14 +106,14 @@ class MlmSettings:
 
     def __post_init__(self) -> None:
         """Refuses what hides nothing or everything, and a head that would not learn."""
-        _check(
+        check(
             holds=0 < self.probability < 1,
             rule="mlm.probability must be above 0 and below 1",
             value=self.probability,
         )
         for name in ("head_steps", "head_learning_rate"):
             value = getattr(self, name)
-            _check(holds=value > 0, rule=f"mlm.{name} must be above 0", value=value)
+            check(holds=value > 0, rule=f"mlm.{name} must be above 0", value=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +132,9 @@ class SelectSettings:
     def __post_init__(self) -> None:
         """Refuses to compare none."""
         rule = "select.candidates must be above 0"
-        _check(holds=self.candidates > 0, rule=rule, value=self.candidates)
+        check(holds=self.candidates > 0, rule=rule, value=self.candidates)
         rule = "select.runners_up must not be negative"
-        _check(holds=self.runners_up >= 0, rule=rule, value=self.runners_up)
+        check(holds=self.runners_up >= 0, rule=rule, value=self.runners_up)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +165,8 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         """Refuses what cannot train."""
-        _check(holds=self.steps > 0, rule="pretrain.steps must be above 0", value=self.steps)
-        _check(
+        check(holds=self.steps > 0, rule="pretrain.steps must be above 0", value=self.steps)
+        check(
             holds=0 <= self.teacher_weight <= 1,
             rule="pretrain.teacher_weight must be in 0..1",
             value=self.teacher_weight,

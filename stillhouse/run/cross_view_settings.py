@@ -7,6 +7,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict
 
+from stillhouse.run.rules import STRICT
+
 TaggerSize: TypeAlias = Literal["small", "published"]
 TargetSource: TypeAlias = Literal["own", "teacher"]
 
@@ -45,7 +47,7 @@ class CrossViewSettings:
             never.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     size: TaggerSize = "small"
     word_size: int | None = None
     vectors: str | None = None

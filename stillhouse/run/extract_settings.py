@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, TypeAlias
 from pydantic import ConfigDict
 
 from stillhouse.model.students import IndexRule
+from stillhouse.run.rules import STRICT
 
 ExtractLoss: TypeAlias = Literal["auto", "words", "states", "task"]
 
@@ -25,7 +26,7 @@ class ExtractSettings:
         examples: Examples that importance is measured on, at most.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     indices: IndexRule = "importance"
     loss: ExtractLoss = "auto"
     examples: int = 512

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, ConfigDict
 
 from stillhouse.errors import SettingsError
+from stillhouse.run.rules import STRICT
 from stillhouse.search.genetic import Evolution
 
 MapStrategyName: TypeAlias = Literal["genetic", "random"]
@@ -49,7 +50,7 @@ class LayerMapSettings:
         task_max_length: Most tokens of an example.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     judge: Literal["corpus", "task"] = "corpus"
     strategy: MapStrategyName = "genetic"
     evaluations: int | None = None

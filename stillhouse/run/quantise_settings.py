@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from stillhouse.model.lsq import FEWEST_BITS, MOST_BITS
 from stillhouse.model.lsq_ranges import RangeRule
+from stillhouse.run.rules import STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class QuantiseSettings:
             weights are kept.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     model: str | None = None
     weight_bits: int | None = None
     ranges: RangeRule = "error"

@@ -11,6 +11,8 @@ RecipeName: TypeAlias = Literal[
 ]
 
 RECIPE_NAMES: tuple[str, ...] = get_args(RecipeName)
+SEARCHING = tuple(name for name in RECIPE_NAMES if name != "general")
+"""Recipes of `stillhouse search`; what is left is one of `stillhouse distill`."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "plain": {},

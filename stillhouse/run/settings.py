@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from stillhouse.data.corpus import CorpusSettings
 from stillhouse.data.task import TaskSettings
-from stillhouse.device.chips import ToldPrecision, find_chip
-from stillhouse.device.kinds import MEASURED, MeasuredKind
-from stillhouse.device.profile import read_profile
 from stillhouse.distill.layer_maps import Genes, LayerMapName
 from stillhouse.distill.relations import RelationTarget
-from stillhouse.errors import SettingsError, did_you_mean
+from stillhouse.errors import SettingsError
 from stillhouse.model.students import InitialisationKind
 from stillhouse.run.chain_settings import (
     BlocksSettings,
@@ -28,15 +21,17 @@ from stillhouse.run.chain_settings import (
     SelectSettings,
 )
 from stillhouse.run.cross_view_settings import CrossViewSettings
+from stillhouse.run.device_settings import DeviceSettings, LimitSettings
 from stillhouse.run.extract_settings import ExtractSettings
 from stillhouse.run.layer_map_settings import LayerMapSettings
 from stillhouse.run.quantise_settings import QuantiseSettings
 from stillhouse.run.recipes import RecipeName, with_recipe
+from stillhouse.run.refused_settings import explain
+from stillhouse.run.rules import STRICT, check
 from stillhouse.run.transfer_settings import TransferSettings
 from stillhouse.search.objectives import ObjectiveName, checked_objectives
 
 StrategyName: TypeAlias = Literal["random", "tpe", "gp", "nsga2", "controller"]
-STRICT = ConfigDict(extra="forbid")
 PROVENANCE_KEY = "provenance"
 """Section of a written settings file that tells what the run stood on; ignored when read."""
 
@@ -51,11 +46,6 @@ CONTROLLER_CANDIDATES = {"default": 60, "published": 300}
 def _listed(value: object) -> object:
     """Splits names with commas between, as a command line has them."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _check(*, holds: bool, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +73,12 @@ class TeacherSettings:
         """Refuses amounts that are not above 0."""
         amounts = {"epochs": self.epochs, "batch_size": self.batch_size}
         for name, value in amounts.items():
-            _check(
+            check(
                 holds=value is None or value > 0,
                 rule=f"teacher.{name} must be above 0",
                 value=value,
             )
-        _check(
+        check(
             holds=all(rate > 0 for rate in self.learning_rates),
             rule="teacher.learning_rates must be above 0",
             value=self.learning_rates,
@@ -129,191 +119,11 @@ class SpaceSettings:
 
     def __post_init__(self) -> None:
         """Refuses an impossible fraction."""
-        _check(
+        check(
             holds=0 < self.size_fraction <= 1,
             rule="space.size_fraction must be above 0 and at most 1",
             value=self.size_fraction,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitSettings:
-    """What a student must stay within; without any, twice the teacher's speed is asked for.
-
-    Attributes:
-        latency_ms: Upper end of the latency's interval stays below it.
-        speedup: At least so many times as fast as the teacher.
-        size_mb: Size of what is served, in 10⁶ bytes: the weights in float32; on a device of 8
-            bits the file that its runtime loads, or a byte a parameter where there is none.
-        memory_mb: What it adds to the memory of a process that has only its runtime, at the peak of
-            loading and serving it, in 10⁶ bytes; for devices that run models here.
-        parameters: All parameters, embeddings included.
-        params_m: The same, in millions.
-        flops_fraction: Operations at the workload's length, as a share of the teacher's.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    latency_ms: float | None = None
-    speedup: float | None = None
-    size_mb: float | None = None
-    memory_mb: float | None = None
-    parameters: float | None = None
-    params_m: float | None = None
-    flops_fraction: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses limits that are not above 0."""
-        for name, value in self.given().items():
-            _check(holds=value > 0, rule=f"limit.{name} must be above 0", value=value)
-
-    def given(self) -> dict[str, float]:
-        """Returns the limits that were set."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceSettings:
-    """Where latency is told, and for which workload.
-
-    Attributes:
-        kind: `auto` is PyTorch on CUDA where present, else on the processor; other runtimes have
-            their own names, such as `onnxruntime-cpu`; `table` looks up a file; `analytic` computes
-            from the data sheet of a chip; `predicted` tells by a profile of this machine.
-        table: CSV with the columns `architecture` and `latency_ms`, for `table`.
-        chip: Name of a data sheet, such as `tpu-v4i`, for `analytic`.
-        profile: JSON file that `stillhouse profile` wrote, for `predicted`. What is left open of
-            the workload is the profile's, and nothing else can be asked of it.
-        batch: Examples in one request; where none is given, 1, or the profile's.
-        length: Tokens; `None` means the 95th percentile of the task, rounded up to 16.
-        threads: Processor threads; `None` means all physical cores, or all of a chip's. A chip that
-            is no processor takes none.
-        precision: Arithmetic that latency is told for; where none is given, the chip's own, and
-            float32 on other devices. In 8 bits, task searches score students as they are served.
-        padding_fraction: Share of the tokens of a request that are padding.
-        watts: Power of what has no energy counter, for the cost that is told of a run; `None` takes
-            usual figures for processors and GPUs.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: Literal["auto", "table", "analytic", "predicted", MeasuredKind] = "auto"
-    table: str | None = None
-    chip: str | None = None
-    profile: str | None = None
-    batch: int | None = None
-    length: int | None = None
-    threads: int | None = None
-    precision: ToldPrecision | None = None
-    padding_fraction: float = 0.0
-    watts: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses a device without what it needs, and a workload that is none or not for it."""
-        _check(
-            holds=(self.kind == "table") == (self.table is not None),
-            rule="device.table must name a file exactly when device.kind is 'table'",
-            value=self.table,
-        )
-        _check(
-            holds=(self.kind == "analytic") == (self.chip is not None),
-            rule="device.chip must name a chip exactly when device.kind is 'analytic'",
-            value=self.chip,
-        )
-        _check(
-            holds=(self.kind == "predicted") == (self.profile is not None),
-            rule="device.profile must name a file exactly when device.kind is 'predicted'",
-            value=self.profile,
-        )
-        for name in ("batch", "length", "threads"):
-            value = getattr(self, name)
-            _check(
-                holds=value is None or value > 0,
-                rule=f"device.{name} must be above 0",
-                value=value,
-            )
-        _check(
-            holds=0 <= self.padding_fraction < 1,
-            rule="device.padding_fraction must be at least 0 and below 1",
-            value=self.padding_fraction,
-        )
-        _check(
-            holds=self.watts is None or 0 < self.watts < math.inf,
-            rule="device.watts must be a number above 0",
-            value=self.watts,
-        )
-        self._check_threads()
-        allowed, own = self._precisions()
-        _check(
-            holds=self.precision is None or self.precision in allowed,
-            rule=f"device.precision must be one of {', '.join(allowed)} on this device",
-            value=self.precision,
-        )
-        object.__setattr__(self, "precision", self.precision or own)
-        if self.profile is None:
-            object.__setattr__(self, "batch", self.batch or 1)
-
-    def as_measured(self) -> DeviceSettings:
-        """Returns what a profile's latencies were measured with; other settings as they are.
-
-        Raises:
-            DeviceError: If the profile cannot be read.
-            SettingsError: If another workload is asked for than the profile's.
-        """
-        if self.profile is None:
-            return self
-        profile = read_profile(Path(self.profile))
-        workload = profile.workload
-        asked = {name: getattr(self, name) for name in ("batch", "length", "threads", "precision")}
-        asked |= {"padding_fraction": self.padding_fraction or None}
-        if not workload.threads:  # they do not matter there
-            del asked["threads"]
-        other = [
-            f"device.{name} is {value}, the profile's {getattr(workload, name)}"
-            for name, value in asked.items()
-            if value not in (None, getattr(workload, name))
-        ]
-        if other:
-            raise SettingsError(
-                f"latency profile {self.profile} is for {workload.label}: {'; '.join(other)}. "
-                "Leave that out, or make another profile"
-            )
-        return DeviceSettings(
-            kind=profile.subject.kind,
-            batch=workload.batch,
-            length=workload.length,
-            threads=workload.threads or None,
-            precision=workload.precision,
-            padding_fraction=workload.padding_fraction,
-        )
-
-    def _check_threads(self) -> None:
-        if self.chip is None or self.threads is None:
-            return
-        chip = find_chip(self.chip)
-        _check(
-            holds=chip.is_processor,
-            rule=f"device.threads must be left out for {chip.label}: it is no processor, and what "
-            "computes on it is in its data sheet",
-            value=self.threads,
-        )
-        _check(
-            holds=self.threads <= chip.units,
-            rule=f"device.threads must be at most the {chip.units} cores of {chip.label}",
-            value=self.threads,
-        )
-
-    def _precisions(self) -> tuple[tuple[ToldPrecision, ...], ToldPrecision | None]:
-        """Returns the precisions that the device may have, and its own, which a profile tells."""
-        if self.chip is not None:
-            chip = find_chip(self.chip)
-            return tuple(chip.peak_tflops), chip.precision
-        if self.kind in ("table", "predicted"):
-            return get_args(ToldPrecision), "float32" if self.kind == "table" else None
-        if self.kind == "auto":
-            return ("float32", "bfloat16"), "float32"
-        assert self.kind not in ("analytic", "table", "predicted")  # see above
-        own, *others = MEASURED[self.kind].precisions
-        return (own, *others), own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,29 +171,29 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Refuses budgets that are not above 0."""
-        _check(
+        check(
             holds=self.alpha is None or self.alpha <= 0,
             rule="search.alpha must be 0 or below",
             value=self.alpha,
         )
         object.__setattr__(self, "objectives", checked_objectives(self.objectives))
-        _check(
+        check(
             holds=self.strategy != "controller" or self.objectives == TWO_OBJECTIVES,
             rule="search.objectives is of Optuna's samplers (search.strategy gp, tpe, nsga2 or "
             "random); the controller learns its reward alone. Leave it out",
             value=",".join(self.objectives),
         )
-        _check(
+        check(
             holds=self.strategy != "controller" or self.ask == 1,
             rule="search.ask must stay 1 with the controller, which plans its episodes itself",
             value=self.ask,
         )
         for name in ("proxy_examples", "epochs", "ask", "beta"):
             value = getattr(self, name)
-            _check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
+            check(holds=value > 0, rule=f"search.{name} must be above 0", value=value)
         for name in ("candidates", "seconds", "candidate_seconds"):
             value = getattr(self, name)
-            _check(
+            check(
                 holds=value is None or value > 0,
                 rule=f"search.{name} must be above 0 or absent",
                 value=value,
@@ -446,10 +256,10 @@ class DistillSettings:
             self.hidden_weight,
             self.attention_weight,
         )
-        _check(holds=min(weights) >= 0, rule="distill weights must not be negative", value=weights)
-        _check(holds=sum(weights) > 0, rule="one distill weight must be above 0", value=weights)
+        check(holds=min(weights) >= 0, rule="distill weights must not be negative", value=weights)
+        check(holds=sum(weights) > 0, rule="one distill weight must be above 0", value=weights)
         layered = self.hidden_weight + self.attention_weight
-        _check(
+        check(
             holds=self.layer_map != "search" or layered > 0,
             rule="distill.layer_map = search needs distill.hidden_weight or "
             "distill.attention_weight above 0: a map of layers is of nothing else",
@@ -457,8 +267,8 @@ class DistillSettings:
         )
         for name in ("temperature", "learning_rate", "batch_size", "cache_gb"):
             value = getattr(self, name)
-            _check(holds=value > 0, rule=f"distill.{name} must be above 0", value=value)
-        _check(
+            check(holds=value > 0, rule=f"distill.{name} must be above 0", value=value)
+        check(
             holds=0 <= self.dropout < 1, rule="distill.dropout must be in 0..1", value=self.dropout
         )
 
@@ -485,11 +295,11 @@ class FinalSettings:
 
     def __post_init__(self) -> None:
         """Refuses to train no student."""
-        _check(holds=self.students > 0, rule="final.students must be above 0", value=self.students)
-        _check(holds=self.epochs > 0, rule="final.epochs must be above 0", value=self.epochs)
+        check(holds=self.students > 0, rule="final.students must be above 0", value=self.students)
+        check(holds=self.epochs > 0, rule="final.epochs must be above 0", value=self.epochs)
         for name in ("controls", "noise_candidates"):
             value = getattr(self, name)
-            _check(holds=value >= 0, rule=f"final.{name} must not be negative", value=value)
+            check(holds=value >= 0, rule=f"final.{name} must not be negative", value=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -538,29 +348,29 @@ class SupernetSettings:
 
     def __post_init__(self) -> None:
         """Refuses what cannot train."""
-        _check(
+        check(
             holds=bool(self.spaces) and len(set(self.spaces)) == len(self.spaces),
             rule="supernet.spaces must be different ones of tiny, small, base, at least one",
             value=self.spaces,
         )
         for name in ("steps", "batch_size", "learning_rate", "relation_heads", "judged"):
             value = getattr(self, name)
-            _check(
+            check(
                 holds=value is None or value > 0,
                 rule=f"supernet.{name} must be above 0",
                 value=value,
             )
         for name in ("warmup_fraction", "weight_decay"):
             value = getattr(self, name)
-            _check(holds=0 <= value <= 1, rule=f"supernet.{name} must be in 0..1", value=value)
-        _check(
+            check(holds=0 <= value <= 1, rule=f"supernet.{name} must be in 0..1", value=value)
+        check(
             holds=0 <= self.dropout < 1,
             rule="supernet.dropout must be at least 0 and below 1",
             value=self.dropout,
         )
         for name in ("random_subnets", "runners_up"):
             value = getattr(self, name)
-            _check(holds=value >= 0, rule=f"supernet.{name} must not be negative", value=value)
+            check(holds=value >= 0, rule=f"supernet.{name} must not be negative", value=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -601,23 +411,23 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         """Refuses what cannot train."""
         rates = self.learning_rates
-        _check(
+        check(
             holds=bool(rates) and all(rate > 0 for rate in rates) and len(set(rates)) == len(rates),
             rule="finetune.learning_rates must be different ones above 0, at least one",
             value=rates,
         )
         for name in ("epochs", "batch_size", "evaluate_every"):
             value = getattr(self, name)
-            _check(holds=value > 0, rule=f"finetune.{name} must be above 0", value=value)
+            check(holds=value > 0, rule=f"finetune.{name} must be above 0", value=value)
         for name in ("warmup_fraction", "weight_decay"):
             value = getattr(self, name)
-            _check(holds=0 <= value <= 1, rule=f"finetune.{name} must be in 0..1", value=value)
-        _check(
+            check(holds=0 <= value <= 1, rule=f"finetune.{name} must be in 0..1", value=value)
+        check(
             holds=0 <= self.dropout < 1,
             rule="finetune.dropout must be at least 0 and below 1",
             value=self.dropout,
         )
-        _check(
+        check(
             holds=self.patience is None or self.patience > 0,
             rule="finetune.patience must be above 0 or absent",
             value=self.patience,
@@ -662,22 +472,22 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Refuses a seed that NumPy or PyTorch would not take."""
-        _check(
+        check(
             holds=0 <= self.seed < 2**63, rule="seed must be at least 0, below 2⁶³", value=self.seed
         )
-        _check(
+        check(
             holds=self.distill.initialisation == "extract" or self.extract == ExtractSettings(),
             rule="the section extract is for distill.initialisation extract alone; leave it out",
             value=self.distill.initialisation,
         )
-        _check(
+        check(
             holds=self.distill.layer_map == "search"
             or self.recipe == "layer-map"  # which has a word of its own
             or self.layer_map == LayerMapSettings(),
             rule="the section layer_map is for distill.layer_map search alone; leave it out",
             value=self.distill.layer_map,
         )
-        _check(
+        check(
             holds=self.quantise.weight_bits is not None
             or self.quantise.model is not None  # of the job of its own, which asks for bits
             or self.quantise == QuantiseSettings(),
@@ -685,12 +495,12 @@ class RunSettings:
             "leave it out",
             value=self.quantise.weight_bits,
         )
-        _check(
+        check(
             holds=not self.limits or self.recipe == "nas-bert",
             rule="limits, several budgets, are for nas-bert alone; give `limit`",
             value=[limits.given() for limits in self.limits],
         )
-        _check(
+        check(
             holds=not (self.recipe == "nas-bert" and self.limit.given()),
             rule="nas-bert takes a list of budgets, `limits`, instead of `limit`",
             value=self.limit.given(),
@@ -712,7 +522,7 @@ def settings_from_dict(data: Mapping[str, Any]) -> RunSettings:
     try:
         return TypeAdapter(RunSettings).validate_python(known)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
+        raise SettingsError(explain(error, RunSettings)) from error
 
 
 def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -723,42 +533,3 @@ def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(found, Mapping) and old in found and new not in found:
             renamed[section] = {new if key == old else key: found[key] for key in found}
     return renamed
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for entry in error.errors():
-        path = ".".join(str(part) for part in entry["loc"]) or "settings"
-        message = entry["msg"].removeprefix("Value error, ")
-        if entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = _unknown_key(entry["loc"])
-        elif entry["type"] == "literal_error":
-            message += did_you_mean(str(entry["input"]), _words(entry["ctx"]["expected"]))
-        value = "" if isinstance(entry["input"], Mapping) else f" (value: {entry['input']!r})"
-        lines.append(f"{path}: {message}{value}")
-    return "\n".join(lines)
-
-
-def _unknown_key(path: tuple[int | str, ...]) -> str:
-    """Says which keys there are, and which was meant: by this name elsewhere, or spelt alike."""
-    name, known = str(path[-1]), _known_keys(path[:-1])
-    homes: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(RunSettings)}
-    sections = [home for home, kind in homes.items() if isinstance(kind, type)]
-    named = [f"{home}.{name}" for home in sections if name in _known_keys((home,))]
-    hint = f": did you mean {' or '.join(named)}?" if named else did_you_mean(name, known)
-    return f"unknown key; known keys here: {', '.join(known)}{hint}"
-
-
-def _words(expected: str) -> list[str]:
-    """Returns the words that pydantic lists as allowed: `'a', 'b' or 'c'`."""
-    return re.findall(r"'([^']*)'", expected)
-
-
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    kind: Any = RunSettings
-    for part in path:
-        if isinstance(part, int):  # a place in a list of budgets
-            kind = LimitSettings
-        elif part != "limits":
-            kind = {f.name: f for f in dataclasses.fields(kind)}[part].default_factory
-    return [f.name for f in dataclasses.fields(kind)]

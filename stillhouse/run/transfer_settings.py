@@ -7,6 +7,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict
 
+from stillhouse.run.rules import STRICT
+
 MixName: TypeAlias = Literal["mobilebert", "even"]
 LEAST_REDUCTION = 2
 
@@ -30,7 +32,7 @@ class TransferSettings:
         mix: Weights of the losses: those of MobileBERT, or `even` ones of states and attention.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     steps: int = 10_000
     flash_fraction: float = 0.05
     rungs: int = 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from stillhouse.errors import SpaceError
+from stillhouse.errors import SpaceError, did_you_mean
 from stillhouse.space.checks import check_size
 from stillhouse.space.mobilebert import MobileBertArchitecture, mobilebert_from_dict
 
@@ -228,9 +228,10 @@ def _read_pairs(text: str) -> dict[str, str]:
     for pair in text.split(","):
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not value or name not in names:
+            hint = "" if name in names else did_you_mean(name, names)
             raise SpaceError(
                 f"an architecture is written as name=value pairs with commas between, "
-                f"names {', '.join(names)}; got {pair.strip()!r}"
+                f"names {', '.join(names)}; got {pair.strip()!r}{hint}"
             )
         if name in given:
             raise SpaceError(f"{name} is given twice in {text!r}; keep one")

@@ -22,9 +22,10 @@ from stillhouse.recipe.selection import Scales
 from stillhouse.recipe.single import student_of
 from stillhouse.recipe.task_search import check_limits_can_be_met
 from stillhouse.report.limits_table import lines_of
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.run.directory import open_run
 from stillhouse.run.progress import LoggingNarrator
-from stillhouse.run.settings import LimitSettings, settings_from_dict
+from stillhouse.run.settings import settings_from_dict
 from stillhouse.search.trial import TrialState
 from stillhouse.space.mobilebert import MobileBertArchitecture
 from stillhouse.space.search_space import Dimension, SearchSpace

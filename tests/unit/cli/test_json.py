@@ -214,6 +214,7 @@ def test_ctrl_c_is_a_document_that_says_how_to_go_on(run_cli, job):
     ("arguments", "told", "command"),
     [
         (("serach", "--json"), "'search'", ""),
+        (("search", "--json", "--run"), "requires an argument", "search"),
         (("search", "--lmit", "5", "--json"), "--lmit: did you mean '--limit'?", "search"),
         (("evaluate", "--json"), "MODEL", "evaluate"),
         (("search", "kdnas", "--json"), "did you mean 'kd-nas'?", "search"),

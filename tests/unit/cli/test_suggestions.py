@@ -1,5 +1,7 @@
 """A name that is misspelt is told with the nearest one that is known."""
 
+import json
+
 import pytest
 
 from stillhouse.errors import did_you_mean
@@ -27,6 +29,9 @@ from stillhouse.errors import did_you_mean
         (("search", "--teacher-finetune", "allways"), "did you mean 'always'?"),
         (("distill", "--initialisation", "slice"), "did you mean 'slices'?"),
         (("distill", "--layer-map", "unifrom"), "did you mean 'uniform'?"),
+        (("distill", "--student", "layerz=2"), "did you mean 'layers'?"),
+        (("search", "--task", "conl:train.txt"), "did you mean 'conll:train.txt'?"),
+        (("report", "--run", "x"), "give the run without it, as stillhouse report RUN"),
         (("quantise", "m", "--ranges", "eror"), "did you mean 'error'?"),
         (("cross-view", "--size", "smal"), "did you mean 'small'?"),
         (("export", "m", "--to", "onx"), "did you mean 'onnx'?"),
@@ -59,3 +64,59 @@ def test_what_resembles_nothing_is_told_without_a_guess():
 def test_capitals_are_no_hindrance():
     assert did_you_mean("H100", ["h100", "h200"]) == ": did you mean 'h100'?"
     assert did_you_mean("mobilebert", ["MobileBERT"]) == ": did you mean 'MobileBERT'?"
+
+
+def test_an_option_that_only_looks_alike_by_its_dashes_is_not_told(run_cli):
+    _, _, err = run_cli("search", "--models", "m")
+    assert "there is no option --models" in err
+    assert "did you mean" not in err
+
+
+def test_an_option_before_the_command_is_told_its_place(run_cli):
+    code, out, err = run_cli("--json", "search")
+    assert code == 2
+    assert "it stands after the command: stillhouse COMMAND --json" in " ".join(err.split())
+    assert json.loads(out)["command"] == "search"
+
+
+def test_a_recipe_of_another_command_is_not_offered(run_cli):
+    code, _, err = run_cli("search", "kd-nsa")
+    assert code == 2
+    assert "general" not in err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            "unifrm",
+            "distill.layer_map: Input should be 'uniform', 'last', 'uniform_last', 'search' or a "
+            "list: did you mean 'uniform'? (value: 'unifrm')",
+        ),
+        ("[0,a]", "distill.layer_map: Input should be a valid integer, unable to parse"),
+    ],
+)
+def test_a_setting_of_several_types_is_told_once(run_cli, given, told):
+    code, _, err = run_cli(
+        "distill", "--student", "layers=2", "--set", f"distill.layer_map={given}"
+    )
+    assert code == 1
+    assert told in " ".join(err.split())
+    assert err.count("distill.layer_map") == 1
+    assert "literal[" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("evaluate", "finetune.epochs"),
+        ("finetune", "search.epochs"),
+        ("quantise", "finetune.epochs"),
+        ("cross-view", "limit.speedup"),
+    ],
+)
+def test_a_setting_that_a_command_does_not_read_is_refused(run_cli, command, path):
+    words = () if command == "cross-view" else ("m",)
+    code, _, err = run_cli(command, *words, "--set", f"{path}=3")
+    assert code == 1
+    assert f"--set {path}: this command does not read it; it reads task" in " ".join(err.split())

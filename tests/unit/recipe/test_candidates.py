@@ -5,7 +5,7 @@ from stillhouse.device.latency import Comparison, Workload, told
 from stillhouse.errors import DeviceError, TrainingError
 from stillhouse.recipe import candidates
 from stillhouse.recipe.candidates import describe_trial, judge_candidate, screen_candidate
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.search.trial import CandidateFailed, Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
 

@@ -25,7 +25,8 @@ from stillhouse.recipe.chain_selection import (
     selected_folders,
 )
 from stillhouse.recipe.chain_table import ChainTable
-from stillhouse.run.settings import LimitSettings, SelectSettings
+from stillhouse.run.device_settings import LimitSettings
+from stillhouse.run.settings import SelectSettings
 from stillhouse.space.chain import ChainArchitecture, chain_from_dict
 from stillhouse.space.chain_counts import count_chain_flops, count_chain_parameters
 from stillhouse.space.counts import Ends

@@ -1,7 +1,8 @@
 import pytest
 
 from stillhouse.recipe.kd_nas import best_by_reward, controller_settings, target_ms, with_reward
-from stillhouse.run.settings import LimitSettings, SearchSettings
+from stillhouse.run.device_settings import LimitSettings
+from stillhouse.run.settings import SearchSettings
 from stillhouse.search.loop import Judgement
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture

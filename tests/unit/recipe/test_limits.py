@@ -18,7 +18,7 @@ from stillhouse.recipe.limits import (
     weigh,
     weigh_finished,
 )
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.space.architecture import BertArchitecture
 
 SHAPE = BertArchitecture(layers=1, hidden_size=32, heads=1, ffn_size=64)

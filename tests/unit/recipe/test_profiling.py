@@ -21,7 +21,7 @@ from stillhouse.recipe import profiling
 from stillhouse.recipe.profile_job import SPACES, ProfileJob
 from stillhouse.recipe.profile_sample import architectures_of, choose_architectures
 from stillhouse.recipe.profiling import lock_path, points_path, profile_space
-from stillhouse.run.settings import DeviceSettings
+from stillhouse.run.device_settings import DeviceSettings
 
 BASE = BertConfig()
 CPU = DeviceSettings(kind="cpu", length=16, threads=1)

@@ -10,7 +10,7 @@ from stillhouse.model.encoders import build_encoder
 from stillhouse.model.students import student_config
 from stillhouse.recipe.selection import Scales, best_within, first_within, refuse_hopeless
 from stillhouse.recipe.supernets import ScoredSubnet
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.space.architecture import BertArchitecture
 
 WORKLOAD = Workload(length=16)

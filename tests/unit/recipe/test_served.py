@@ -8,7 +8,7 @@ from stillhouse.device.runtimes import why_unusable
 from stillhouse.model.predict import predict
 from stillhouse.recipe import autodistil, autodistill, nas_bert, served
 from stillhouse.recipe.served import predict_served, served_precision
-from stillhouse.run.settings import DeviceSettings
+from stillhouse.run.device_settings import DeviceSettings
 
 
 @pytest.fixture(scope="module")

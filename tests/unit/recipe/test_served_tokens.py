@@ -11,7 +11,7 @@ from stillhouse.device.runtimes import why_unusable
 from stillhouse.model.heads import auto_class_of
 from stillhouse.model.predict import predict
 from stillhouse.recipe.served import predict_served
-from stillhouse.run.settings import DeviceSettings
+from stillhouse.run.device_settings import DeviceSettings
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from stillhouse.errors import SettingsError
 from stillhouse.recipe import searching
 from stillhouse.recipe.searching import Aims, hypervolume_facts, time_keeper, why_no_winner
 from stillhouse.recipe.task_search import _check_students, effective_limits, final_seconds
-from stillhouse.run.settings import LimitSettings
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.search.trial import Trial, TrialState
 from stillhouse.space.architecture import BertArchitecture
 from stillhouse.space.mobilebert import MobileBertArchitecture

@@ -14,7 +14,7 @@ from stillhouse.recipe.workbench import (
     resolve_device_kind,
     resolve_workload,
 )
-from stillhouse.run.settings import DeviceSettings
+from stillhouse.run.device_settings import DeviceSettings
 
 
 def encoded(count, labels=None):

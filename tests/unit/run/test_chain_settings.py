@@ -32,7 +32,7 @@ def test_the_defaults_are_the_published_figures():
         ("blocks.count", 5, "blocks.count must be 1 to 4: .*got 5"),
         ("blocks.count", "two", "blocks.count: .*integer.*'two'"),
         ("blocks.operations", 0, "blocks.operations must be above 0, got 0"),
-        ("blocks.hidden_sizes", 64, "blocks.hidden_sizes: .*tuple.*64"),
+        ("blocks.hidden_sizes", 64, "blocks.hidden_sizes: .*list.*64"),
         ("blocks.steps_per_epoch", 0, "blocks.steps_per_epoch must be above 0, got 0"),
         ("blocks.warm_epochs", -1, "blocks.warm_epochs must not be negative, got -1"),
         ("blocks.bins", 0, "blocks.bins must be above 0, got 0"),

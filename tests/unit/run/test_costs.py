@@ -11,8 +11,9 @@ from stillhouse.distill.token_count import TRAINED
 from stillhouse.errors import DeviceError
 from stillhouse.run import costs
 from stillhouse.run.costs import WORKER_COSTS, Ledger, added, costed, worker_costed
+from stillhouse.run.device_settings import DeviceSettings
 from stillhouse.run.directory import open_run
-from stillhouse.run.settings import DeviceSettings, RunSettings
+from stillhouse.run.settings import RunSettings
 
 SETTINGS = RunSettings(device=DeviceSettings(watts=100.0))
 

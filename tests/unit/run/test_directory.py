@@ -12,9 +12,10 @@ from optuna.exceptions import StorageInternalError
 from safetensors import SafetensorError
 
 from stillhouse.errors import DeviceError, RunError
+from stillhouse.run.device_settings import LimitSettings
 from stillhouse.run.directory import RunDirectory, open_run
 from stillhouse.run.progress import PROGRESS_FILE, LoggingNarrator, kept_in
-from stillhouse.run.settings import LimitSettings, RunSettings, SearchSettings
+from stillhouse.run.settings import RunSettings, SearchSettings
 
 SETTINGS = RunSettings()
 

@@ -232,7 +232,7 @@ def test_several_budgets_survive_yaml_and_back():
             {"recipe": "nas-bert", "limits": [{"speedup": 2}, {"size_mb": 0}]},
             ["limits.1: limit.size_mb must be above 0, got 0"],
         ),
-        ({"recipe": "nas-bert", "limits": {"speedup": 2}}, ["limits: ", "tuple"]),
+        ({"recipe": "nas-bert", "limits": {"speedup": 2}}, ["limits: ", "list"]),
         ({"recipe": "nas-bert", "limits": ["speedup=2"]}, ["limits.0: ", "'speedup=2'"]),
     ],
 )
@@ -318,7 +318,7 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
         ("distill.temperature", 0, "distill.temperature must be above 0"),
         ("distill.learning_rate", -1, "distill.learning_rate must be above 0"),
         ("distill.dropout", 1.0, r"distill.dropout must be in 0..1, got 1.0"),
-        ("distill.layer_map", "first", "'uniform', 'last' or 'uniform_last'"),
+        ("distill.layer_map", "first", "'uniform', 'last', 'uniform_last', 'search' or a list"),
         ("final.students", 0, "final.students must be above 0"),
         ("final.epochs", -3, "final.epochs must be above 0, got -3"),
         ("corpus.name", "", "corpus.name is empty"),
