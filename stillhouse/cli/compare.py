@@ -107,7 +107,7 @@ def _quality(comparison: Comparison) -> list[Table]:
 
     tables = []
     for line in comparison.lines:
-        title = f"{comparison.metric} on dev at {line.told}"
+        title = f"{comparison.metric} on {comparison.report_set} at {line.told}"
         table = _table(title, "method", "quality", "cost", "less the first, points", "verdict")
         for cell in line.cells:
             known = cell.quality is not None

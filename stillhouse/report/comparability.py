@@ -253,7 +253,8 @@ def _teachers(runs: Sequence[ComparedRun]) -> str:
     known = [run.contents.teacher.quality for run in runs]
     qualities = [value for value in known if value is not None]
     reach = (
-        f", {wording.quality(min(qualities))} to {wording.quality(max(qualities))} on dev"
+        f", {wording.quality(min(qualities))} to {wording.quality(max(qualities))} on "
+        f"{runs[0].contents.report_set}"
         if qualities
         else ""
     )

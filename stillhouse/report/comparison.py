@@ -24,6 +24,7 @@ from stillhouse.report.comparison_costs import (
 )
 from stillhouse.report.comparison_table import Cell, Line, quality_at, tested_pairs
 from stillhouse.report.comparison_volume import Volumes, volumes_of, why_no_equal_budget
+from stillhouse.report.figures import report_set_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,11 @@ class Comparison:
     def metric(self) -> str:
         """What quality is."""
         return self.methods[0].runs[0].metric
+
+    @property
+    def report_set(self) -> str:
+        """Name of what finished models are told on."""
+        return report_set_of(self.metric)
 
     @property
     def tested(self) -> int:

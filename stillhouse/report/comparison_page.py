@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
@@ -18,7 +14,7 @@ from stillhouse.report.comparison import Comparison
 from stillhouse.report.comparison_costs import cost_head, cost_told
 from stillhouse.report.comparison_plots import color_of, draw_comparison
 from stillhouse.report.comparison_table import Cell, difference_told, model_told
-from stillhouse.report.drawing import DARK
+from stillhouse.report.templates import template
 
 TEMPLATE_NAME = "comparison.html.jinja"
 FEW_SEEDS = 5
@@ -50,14 +46,7 @@ def write_comparison(comparison: Comparison, target: Path) -> Path:
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML: every text of a run is escaped, and nothing is fetched."""
-    environment = Environment(
-        loader=PackageLoader("stillhouse.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE_NAME).render(
+    return template(TEMPLATE_NAME).render(
         comparison=comparison,
         first=comparison.methods[0],
         facts=comparison.methods[0].runs[0].contents,
@@ -79,16 +68,7 @@ def render_comparison(comparison: Comparison) -> str:
         shade=color_of,
         settings=_settings(comparison),
         plots=draw_comparison(comparison),
-        dark=DARK,
-        plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
-        css=_own_source("page.css") + _own_source("pictures.css") + _own_source("print.css"),
-        page_js=_own_source("page.js"),
     )
-
-
-def _own_source(name: str) -> Markup:
-    """A style sheet or a script that is part of this package, which no text of a run reaches."""
-    return Markup((files("stillhouse.report") / name).read_text(encoding="utf-8"))
 
 
 def spread(values: Sequence[float | None], decimals: int = 4) -> str:

@@ -67,7 +67,7 @@ def _cost_axis(scale: CostScale) -> dict[str, Json]:
 
 
 def _draw_finished(comparison: Comparison) -> dict[str, Json] | None:
-    """Finished students of all methods on dev, with both intervals, and the teachers."""
+    """Finished students of all methods, with both intervals, and the teachers."""
     scale, traces = comparison.scale, []
     for place, method in enumerate(comparison.methods):
         shown = [
@@ -81,7 +81,7 @@ def _draw_finished(comparison: Comparison) -> dict[str, Json] | None:
     if not traces:
         return None
     traces += _teacher_trace(comparison)
-    drawn = layout(_cost_axis(scale), axis(f"{escape(comparison.metric)}, dev"))
+    drawn = layout(_cost_axis(scale), axis(f"{escape(comparison.metric)}, {comparison.report_set}"))
     bounds = [line.limit[scale.name] for line in comparison.lines if scale.name in line.limit]
     if scale.name == "latency_ms" and scale.teacher_ms is not None:
         factors = [line.limit["speedup"] for line in comparison.lines if "speedup" in line.limit]
@@ -168,7 +168,7 @@ def _model_hover(method: Method, run: ComparedRun, model: Model, scale: CostScal
     lines = [
         f"<b>{escape(method.name)}</b>, {escape(model.name)} of {escape(str(run.path))}",
         escape(figures.architecture),
-        f"{figures.quality:.4f} on dev",
+        f"{figures.quality:.4f} on {figures.report_set}",
         cost_told(scale.name, scale.of_model(model)),
     ]
     return "<br>".join(line for line in lines if line)

@@ -90,14 +90,18 @@ def _best(
     name: str,
     value: Callable[[TrialRow], float | None],
 ) -> Iterator[Point]:
-    best: float | None = None
-    for row in rows:
-        found = value(row)
-        if found is None:
-            continue
-        best = found if best is None else max(best, found)
-        head = f"<b>best up to trial {row.number}</b>"
-        yield _point(head, row.number, clock, {name: best})
+    judged = [(row.number, found) for row in rows if (found := value(row)) is not None]
+    best = accumulate((found for _, found in judged), max)
+    for number, known in _steps([number for number, _ in judged], list(best)):
+        yield _point(f"<b>best up to trial {number}</b>", number, clock, {name: known})
+
+
+def _steps(numbers: Sequence[int], values: Sequence[float]) -> Iterator[tuple[int, float]]:
+    """Where a line of steps begins, changes and ends, which is all that draws it."""
+    last = len(values) - 1
+    for place, (number, value) in enumerate(zip(numbers, values, strict=True)):
+        if place in (0, last) or value != values[place - 1]:
+            yield number, value
 
 
 def _volumes(contents: Contents, clock: _Clock) -> list[Series]:
@@ -107,7 +111,7 @@ def _volumes(contents: Contents, clock: _Clock) -> list[Series]:
         return []
     points = [
         _point(f"<b>after trial {number}</b>", number, clock, {VOLUME: volume})
-        for number, volume in enumerate(known.by_trial)
+        for number, volume in _steps(range(len(known.by_trial)), known.by_trial)
     ]
     return [_line("hypervolume", points)]
 

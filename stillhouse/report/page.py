@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from stillhouse.errors import RunError
 from stillhouse.files import write_text_atomically
 from stillhouse.report import chain_wording, check_wording, content, outcome, wording
 from stillhouse.report.block_plots import draw_blocks, draw_shrinking
 from stillhouse.report.cost_lines import amounts, basis, phases
-from stillhouse.report.drawing import DARK, Json
+from stillhouse.report.drawing import Json
 from stillhouse.report.failures import failures, states
 from stillhouse.report.front import draw_finished, draw_front
 from stillhouse.report.front_table import (
@@ -31,6 +26,7 @@ from stillhouse.report.measures import loyalty_note
 from stillhouse.report.objectives import TWO
 from stillhouse.report.scatter import draw_predictions, draw_proxy_check
 from stillhouse.report.subnets import draw_subnets
+from stillhouse.report.templates import own_source, template
 from stillhouse.report.trial_table import trial_table
 from stillhouse.report.trials import trained
 
@@ -64,15 +60,7 @@ def write_report(run: Path) -> Path:
 
 def render(contents: Contents) -> str:
     """The page as HTML: every text of the run is escaped, and nothing is fetched."""
-    environment = Environment(
-        loader=PackageLoader("stillhouse.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template(TEMPLATE_NAME)
-    return template.render(
+    return template(TEMPLATE_NAME).render(
         contents=contents,
         say=wording,
         say_of_chains=chain_wording,
@@ -82,7 +70,6 @@ def render(contents: Contents) -> str:
         has_students=contents.has_task or _has_unlisted(contents),
         measured_how=wording.measured_how(contents),
         plots=_plots(contents),
-        dark=DARK,
         front_lines=front_lines(contents),
         against_references=against_references(contents),
         front_marks=front_marks(contents),
@@ -103,17 +90,9 @@ def render(contents: Contents) -> str:
         counts=states(contents.trials),
         failures=list(failures(contents.trials)),
         limits="" if outcome.last_search(contents) else wording.limits(contents),
-        plotly_js=Markup(get_plotlyjs()),  # the library's own source, no input
-        css=_own_source("page.css") + _own_source("pictures.css") + _own_source("print.css"),
-        page_js=_own_source("page.js"),
-        axes_js=_own_source("axes.js"),
+        axes_js=own_source("axes.js"),
         **content.variables(contents),
     )
-
-
-def _own_source(name: str) -> Markup:
-    """A style sheet or a script that is part of this package, which no text of a run reaches."""
-    return Markup((files("stillhouse.report") / name).read_text(encoding="utf-8"))
 
 
 def _plots(contents: Contents) -> dict[str, Json]:

@@ -667,3 +667,23 @@ def test_tokens_of_a_run_that_began_before_they_were_counted_are_unknown(write):
     first = write("a", [student(300, 4.0)], state={"cost": counted})
     second = write("b", [student(300, 4.0)], state={"cost": part}, settings=OTHER)
     assert [spent.tokens for spent in compare([first, second]).spent] == [(700,), (None,)]
+
+
+def test_models_of_masked_words_are_told_on_held_out_text(write):
+    metric = {"metric": "masked_lm_accuracy"}
+    runs = [
+        write("a", [student(360, 4.0, **metric)], answers=False),
+        write("b", [student(328, 4.0, **metric)], settings=OTHER, answers=False),
+    ]
+    page = Page(render_comparison(compare(runs)))
+
+    assert "held-out text chooses nothing" in page.text
+    assert "Dashed: the limits above." in page.text
+    title = json.loads(page.scripts[0])["finished"]["layout"]["yaxis"]["title"]["text"]
+    assert title == "masked_lm_accuracy, held-out text"
+
+
+def test_limits_that_no_axis_shows_are_not_said_to_be_drawn(two):
+    page = Page(render_comparison(compare(two, limits=[{"speedup": 2.0}], by="size_mb")))
+    assert "bars are 95 % intervals." in page.text
+    assert "Dashed" not in page.text

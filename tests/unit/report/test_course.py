@@ -34,7 +34,16 @@ def test_the_best_so_far_never_falls(course_run):
     series = series_of(course_run, "course")
 
     assert columns(series["trials"], "trial", "quality") == [[0, 2, 3], [0.7, 0.6, 0.8]]
-    assert columns(series["best so far"], "trial", "quality") == [[0, 2, 3], [0.7, 0.7, 0.8]]
+    assert columns(series["best so far"], "trial", "quality") == [[0, 3], [0.7, 0.8]]
+
+
+def test_a_line_has_its_steps_and_its_end(course_run):
+    path = course_run / "trials.csv"
+    more = [f"{number},complete,0.5,1.0,12.5,,64" for number in range(4, 9)]
+    path.write_text("\n".join([path.read_text(), *more]))
+    best = series_of(course_run, "course")["best so far"]
+
+    assert columns(best, "trial", "quality") == [[0, 3, 8], [0.7, 0.8, 0.8]]
 
 
 def test_time_counts_what_every_trial_cost(course_run):
@@ -47,9 +56,9 @@ def test_the_hypervolume_stands_at_its_trials(course_run):
     [points] = series_of(course_run, "hypervolume").values()
 
     assert columns(points, "trial", "hypervolume", "spent_s") == [
-        [0, 1, 2, 3],
-        [0.2, 0.4, 0.4, 0.6],
-        [12.5, 25.0, 37.5, 50.0],
+        [0, 1, 3],
+        [0.2, 0.4, 0.6],
+        [12.5, 25.0, 50.0],
     ]
 
 
@@ -71,7 +80,7 @@ def test_a_reward_lies_upwards_first(course_run):
     best = [series.points for series in found.series if series.look["name"] == "best so far"]
 
     assert (found.x, found.y) == ("trial", "reward")
-    assert columns(best[1], "reward") == [[0.5, 0.5, 0.9]]
+    assert columns(best[1], "reward") == [[0.5, 0.9]]
 
 
 def test_episodes_of_a_controller_are_shaded_in_turn(course_run, rewrite, describe):
