@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import importlib
 import inspect
 import posixpath
 import re
@@ -106,6 +107,10 @@ def with_names(markdown: str) -> str:
 
 
 def _home(name: str) -> str:
+    """Returns where a public name, or one with its module (`errors.DataError`), is at home."""
+    module, _, inside = name.rpartition(".")
+    if module and hasattr(importlib.import_module(f"stillhouse.{module}"), inside):
+        return f"stillhouse.{name}"
     if name not in stillhouse.__all__:
         raise PluginError(f"docs/api.md names {name}, which is not public")
     home = getattr(stillhouse, name)

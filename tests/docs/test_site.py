@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import stillhouse
+from stillhouse import errors
 from stillhouse.run.settings import RunSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -69,6 +70,12 @@ def test_every_public_name_has_its_reference(site):
         assert re.search(rf'id="stillhouse\.[\w.]*\b{name}"', page), name
 
 
+def test_every_error_has_its_reference(site):
+    page = (site / "api.html").read_text("utf-8")
+    names = [name for name, one in vars(errors).items() if isinstance(one, type)]
+    assert [name for name in names if f'id="stillhouse.errors.{name}"' not in page] == []
+
+
 def test_pictures_stand_in_the_page_and_have_words_for_who_cannot_see_them(site):
     for page in (REPOSITORY / "docs" / "methods").glob("*.md"):
         drawn = page.read_text("utf-8").count(".svg)")
@@ -84,14 +91,14 @@ def test_what_is_said_to_tests_is_not_shown(site):
 def test_the_site_opens_from_disk_and_finds_words_without_a_network(site, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(120_000)
-    asked, errors = [], []
+    asked, thrown = [], []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("pageerror", lambda error: thrown.append(str(error)))
     page.goto((site / "index.html").as_uri())
     page.locator(".md-search__input").fill("hill climbing")
     found = page.locator(".md-search-result__link").first
     found.wait_for(state="attached")
     assert "add_strategy" in found.get_attribute("href")
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert errors == []
+    assert thrown == []
     page.close()
