@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stillhouse.files import write_text_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
@@ -23,18 +23,22 @@ class KeptScores:
     def __init__(self, file: Path, fingerprint: str) -> None:
         """Read what was kept; nothing is written yet."""
         self._file, self._fingerprint = file, fingerprint
-        self._known: dict[str, float] = {}
+        self._known: dict[str, list[float]] = {}
         if file.exists():
             kept = json.loads(file.read_text(encoding="utf-8"))
             if kept["fingerprint"] == fingerprint:
-                self._known = kept["scores"]
+                self._known = kept.get("by_name", {})  # which older versions called otherwise
 
     def score(self, name: str, find: Callable[[], float]) -> float:
         """Returns the score of a name, and finds and keeps it where it is not known."""
+        return self.several(name, lambda: [find()])[0]
+
+    def several(self, name: str, find: Callable[[], Sequence[float]]) -> list[float]:
+        """Returns what is found out together, such as a score and a loss, in its order."""
         if name not in self._known:
-            self._known[name] = find()
+            self._known[name] = list(find())
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            kept = {"fingerprint": self._fingerprint, "scores": self._known}
+            kept = {"fingerprint": self._fingerprint, "by_name": self._known}
             write_text_atomically(self._file, json.dumps(kept))
         return self._known[name]
 

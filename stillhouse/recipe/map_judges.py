@@ -232,13 +232,18 @@ class TaskJudge:
 
     def _judge(self, genes: Genes) -> MapJudgement:
         bench, deadline = self.bench, _deadline(self.bench.settings)
-        metric, validation = bench.task.metrics[0], bench.data.validation
+        kept = KeptScores(
+            bench.run.work / "layer-map" / f"{self.architecture.layers}-{map_name(genes)}.json",
+            f"{bench.teacher_hash} {self.architecture.key} {genes}",
+        )
         scores, losses = [], []
         for seed in seeds_of(bench.settings):
-            student, report = self._distil(genes, seed, deadline)
-            logits = bench.student_logits(student, validation)
-            scores.append(bench.score(logits, validation)[metric])
-            losses.append(report.loss)
+            score, loss = kept.several(
+                f"seed {seed}", partial(self._score_and_loss, genes, seed, deadline)
+            )
+            scores.append(score)
+            losses.append(loss)
+        kept.clear()
         mean = statistics.fmean(scores)
         return MapJudgement(
             fitness=mean,
@@ -250,6 +255,14 @@ class TaskJudge:
                 "seed": bench.settings.seed,
             },
         )
+
+    def _score_and_loss(
+        self, genes: Genes, seed: int, deadline: float | None
+    ) -> tuple[float, float]:
+        bench, validation = self.bench, self.bench.data.validation
+        student, report = self._distil(genes, seed, deadline)
+        scores = bench.score(bench.student_logits(student, validation), validation)
+        return scores[bench.task.metrics[0]], report.loss
 
     def _distil(
         self, genes: Genes, seed: int, deadline: float | None

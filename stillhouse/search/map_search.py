@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, final
@@ -18,6 +17,7 @@ from stillhouse.errors import RunError, TrainingError
 from stillhouse.search.map_space import MapSpace
 from stillhouse.search.quiet import quiet_optuna
 from stillhouse.search.trial import CandidateFailed, JsonValue, TrialState
+from stillhouse.search.trial_time import time_kept
 
 _LOCK_PATIENCE_S = 60  # as that of the trial record
 _STATES = {
@@ -76,7 +76,7 @@ class MapTrial:
         state: Running, complete or failed.
         fitness: Of a complete one.
         reason: Why it failed.
-        cost_s: Wall-clock time of its judgement.
+        cost_s: Wall-clock time of all processes that judged it.
         attributes: Whatever else was recorded.
     """
 
@@ -128,7 +128,10 @@ def search_maps(
     interrupted = [trial.genes for trial in record.trials() if trial not in finished]
     while len(finished) < evaluations and (proposed := interrupted or strategy.ask(1)):
         genes = proposed.pop(0)
-        record.finish(_judged(judge, record.start(genes)))
+        trial = record.start(genes)
+        with time_kept(record, trial) as spent_s:
+            judged = replace(_judged(judge, trial), cost_s=spent_s())
+        record.finish(judged)
         # Read back, so that what is learnt now is what a resumed search will be told.
         finished = record.trials(running=False)
         strategy.tell({trial.genes: trial.fitness for trial in finished})
@@ -143,21 +146,15 @@ def best_map(trials: Sequence[MapTrial]) -> MapTrial | None:
 
 
 def _judged(judge: MapJudge, trial: MapTrial) -> MapTrial:
-    start_s = time.perf_counter()
     try:
         found = judge(trial.genes)
         if not math.isfinite(found.fitness):
             raise CandidateFailed(f"its fitness is {found.fitness}, not a finite number")
     except (CandidateFailed, TrainingError) as error:
-        outcome = replace(trial, state=TrialState.FAILED, reason=str(error))
-    else:
-        outcome = replace(
-            trial,
-            state=TrialState.COMPLETE,
-            fitness=found.fitness,
-            attributes=found.attributes,
-        )
-    return replace(outcome, cost_s=time.perf_counter() - start_s)
+        return replace(trial, state=TrialState.FAILED, reason=str(error))
+    return replace(
+        trial, state=TrialState.COMPLETE, fitness=found.fitness, attributes=found.attributes
+    )
 
 
 @final
@@ -221,10 +218,13 @@ class _MapRecord:
         number = self._storage.get_trial_number_from_id(trial_id)
         return MapTrial(number=number, genes=genes, state=TrialState.RUNNING)
 
+    def note_time(self, number: int, *, cost_s: float) -> None:
+        """Record what a running trial has taken until now."""
+        self._storage.set_trial_user_attr(self._id(number), _COST, cost_s)
+
     def finish(self, trial: MapTrial) -> None:
         """Record the outcome of a running trial."""
-        study_id = self._storage.get_study_id_from_name(self._study.study_name)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        trial_id = self._id(trial.number)
         known = {**trial.attributes, _COST: trial.cost_s, _REASON: trial.reason}
         for name, value in known.items():
             self._storage.set_trial_user_attr(trial_id, name, value)
@@ -233,6 +233,10 @@ class _MapRecord:
             self._study.tell(trial.number, state=OptunaState.FAIL)
         else:
             self._study.tell(trial.number, values=trial.fitness)
+
+    def _id(self, number: int) -> int:
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def trials(self, *, running: bool = True) -> list[MapTrial]:
         """Read the trials from the database, by number."""

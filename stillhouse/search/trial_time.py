@@ -5,20 +5,37 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
-
-from stillhouse.search.record import Record
-from stillhouse.search.trial import Trial
 
 SECONDS_BETWEEN_NOTES = 30.0
 
 _logger = logging.getLogger(__name__)
 
 
+class TimeRecord(Protocol):
+    """Where the time of running trials is kept."""
+
+    def note_time(self, number: int, *, cost_s: float) -> None:
+        """Record what a running trial has taken until now, in seconds over all processes."""
+
+
+class TimedTrial(Protocol):
+    """A trial that may have been worked on before."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the record."""
+
+    @property
+    def cost_s(self) -> float:
+        """What earlier processes spent on it, in seconds."""
+
+
 @contextmanager
-def time_kept(record: Record, trial: Trial) -> Iterator[Callable[[], float]]:
+def time_kept(record: TimeRecord, trial: TimedTrial) -> Iterator[Callable[[], float]]:
     """Count the time of a running trial, from what earlier processes spent on it.
 
     It is noted every half a minute, from a thread of its own, and where an error passes through: a
@@ -52,7 +69,7 @@ def time_kept(record: Record, trial: Trial) -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def _note(record: Record, number: int, cost_s: float) -> None:
+def _note(record: TimeRecord, number: int, cost_s: float) -> None:
     try:
         record.note_time(number, cost_s=cost_s)
     except (OSError, OptunaError, SQLAlchemyError) as error:

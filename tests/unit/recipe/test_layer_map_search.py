@@ -1,6 +1,7 @@
 """The search for a layer map: what judges it, that every map is judged alike, and what is told."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,6 +152,8 @@ def test_scores_of_something_else_are_not_taken_for_its_own(tmp_path):
     assert [kept.score("task", lambda: 0.1), kept.score("task", lambda: 0.2)] == [0.1, 0.1]
     assert KeptScores(file, "one").score("task", lambda: 0.3) == 0.1
     assert KeptScores(file, "other").score("task", lambda: 0.4) == 0.4
+    assert kept.several("two", lambda: (0.1, 2.0)) == [0.1, 2.0]
+    assert KeptScores(file, "one").several("two", lambda: (0.3, 4.0)) == [0.1, 2.0]
     kept.clear()
     kept.clear()
     assert KeptScores(file, "one").score("task", lambda: 0.5) == 0.5
@@ -319,3 +322,33 @@ def test_the_teacher_is_asked_once_for_all_maps(open_bench):
     for genes in ((1, 4), (2, 3), (0, 1)):
         judge(genes)
     assert len(passes) == asked  # all its layers lie in the cache by now
+
+
+def test_a_killed_judgement_on_a_task_keeps_the_seeds_that_were_done(tmp_path, monkeypatch):
+    settings = settings_from_dict(
+        {"recipe": "layer-map", "layer_map": {"judge": "task", "seeds": 3}}
+    )
+    bench = SimpleNamespace(
+        run=SimpleNamespace(work=tmp_path),
+        settings=settings,
+        teacher_hash="t",
+        task=SimpleNamespace(name="glue/x", metrics=("accuracy",)),
+        data=SimpleNamespace(validation=None),
+    )
+    done = []
+
+    def judged_seed(self, genes, seed, deadline):
+        done.append(seed)
+        if done == [0, 1]:
+            raise KeyboardInterrupt
+        return 0.5 + seed / 10, 1.0
+
+    monkeypatch.setattr(map_judges.TaskJudge, "_score_and_loss", judged_seed)
+    monkeypatch.setattr(map_judges.TaskJudge, "constant", 0.5)
+    judge = map_judges.TaskJudge(bench=bench, architecture=SHAPE)
+    with pytest.raises(KeyboardInterrupt):
+        judge((2, 4))
+    found = judge((2, 4))
+    assert done == [0, 1, 1, 2]
+    assert found.attributes["by_seed"] == {"glue/x": [0.5, 0.6, 0.7]}
+    assert not list(tmp_path.rglob("*.json"))

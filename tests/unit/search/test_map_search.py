@@ -94,6 +94,26 @@ def test_an_interrupted_search_goes_on_as_an_unbroken_one(search, storage, strat
     assert [trial.genes for trial in trials] == unbroken
 
 
+def test_the_time_of_a_judgement_counts_what_was_interrupted(search, monkeypatch):
+    class Clock:
+        now_s = 100.0
+
+    monkeypatch.setattr("time.perf_counter", lambda: Clock.now_s)
+
+    def stopped(genes):
+        Clock.now_s += 20.0
+        raise KeyboardInterrupt
+
+    def slow(genes):
+        Clock.now_s += 5.0
+        return judged(genes)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(stopped, evaluations=1)
+    [trial] = search(slow, evaluations=1)
+    assert trial.cost_s == 25.0
+
+
 def test_nothing_is_judged_again_when_there_are_enough(search):
     first = search(judged)
 
