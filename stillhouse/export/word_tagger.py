@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,9 +78,22 @@ class SentenceTagger:
 
 
 def save_word_tagger(
-    folder: Path, tagger: SentenceTagger, *, metrics: Mapping[str, Any], card: str
+    folder: Path,
+    tagger: SentenceTagger,
+    *,
+    metrics: Mapping[str, Any],
+    card: str,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
-    """Writes a tagger, its measures and its card as one folder, whole or not at all."""
+    """Writes a tagger, its measures and its card as one folder, whole or not at all.
+
+    Args:
+        folder: Where the tagger ends.
+        tagger: Network, words and tags.
+        metrics: Content of `metrics.json`.
+        card: Content of `README.md`.
+        files: Content of further files, by name.
+    """
     code, lexicon = tagger.code, tagger.lexicon
     facts = {
         "sizes": asdict(tagger.sizes),
@@ -93,6 +107,8 @@ def save_word_tagger(
         save_file({name: one.contiguous() for name, one in weights.items()}, aside / WEIGHTS_FILE)
         (aside / TAGGER_FILE).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         (aside / "README.md").write_text(card, encoding="utf-8")
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
         text = json.dumps(metrics, indent=2, ensure_ascii=False)
         (aside / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from stillhouse.data.task import load_task
 from stillhouse.errors import SettingsError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, pack_answers
 from stillhouse.export.checkpoint import METRICS_FILE
 from stillhouse.export.word_tagger import save_word_tagger
 from stillhouse.model.teachers import hash_weights
@@ -150,11 +151,10 @@ def _finish(bench: TaggerBench, model: CrossViewTagger, report: TrainReport) -> 
     tagger = bench.tagger(model)
     assert report.best_step is not None
     parameters = sum(one.numel() for one in model.tagger.parameters())
+    votes, gold = tagger.votes(data.dev.words), data.dev.gold
     metrics = {
         "task": data.name,
-        **quality_facts(
-            data.metrics, tagger.votes(data.dev.words), data.dev.gold, seed=bench.settings.seed
-        ),
+        **quality_facts(data.metrics, votes, gold, seed=bench.settings.seed),
         "quality_search": report.scores[report.best_step],
         "quality_search_count": len(data.validation.gold),
         "choice": CHOICES["validation"],
@@ -177,7 +177,14 @@ def _finish(bench: TaggerBench, model: CrossViewTagger, report: TrainReport) -> 
         ],
         "cost": run.state()["cost"],
     }
-    save_word_tagger(run.model, tagger, metrics=metrics, card=CARD.format(**metrics))
+    answers = pack_answers(data.metrics, votes, gold, dev_sha256=data.dev_sha256)
+    save_word_tagger(
+        run.model,
+        tagger,
+        metrics=metrics,
+        card=CARD.format(**metrics),
+        files={ANSWERS_FILE: answers},
+    )
     bench.narrator.say(
         f"Step {report.best_step:,} of {report.steps:,}: {bench.metric} {metrics['quality']:.4f} "
         f"on {metrics['quality_count']} dev sentences. {metrics['choice']}"

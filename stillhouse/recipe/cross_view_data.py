@@ -71,6 +71,7 @@ class TaggerData:
         text: The text without tags, and what was left out of it.
         unlabelled: The same as numbers; `None` where there is none or none is asked for.
         fingerprint: SHA-256 of the task and of the file of vectors.
+        dev_sha256: The same of the sentences for reports.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TaggerData:
     text: UsableText
     unlabelled: WordSet | None
     fingerprint: str
+    dev_sha256: str
 
     @property
     def words_with_vectors(self) -> int:
@@ -163,6 +165,7 @@ def read_tagger_data(task: Task, settings: RunSettings, *, word_size: int) -> Ta
         text=text,
         unlabelled=encode_words(text.sentences, lexicon) if text.sentences else None,
         fingerprint=_fingerprint(task, wanted.vectors),
+        dev_sha256=task.dev_fingerprint(),
     )
 
 

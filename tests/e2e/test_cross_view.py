@@ -35,10 +35,12 @@ def test_a_tagger_is_trained_with_text_without_tags(
     run_cli, weather_conll, weather_text, weather_words, tmp_path
 ):
     command = (
-        "cross-view", "--task", weather_conll, "--unlabelled", weather_text, "--steps", "160",
+        "cross-view", "--task", weather_conll, "--unlabelled", weather_text, "--steps", "320",
         "--labels-fraction", "0.5", "--run", tmp_path / "run", "--set", "cross_view.batch_size=8",
         "--set", "cross_view.unlabelled_batch_size=8", "--set", "cross_view.evaluate_every=40",
         "--set", "cross_view.average=0.9", "--set", "cross_view.dropout=0.2",
+        # The published rate of 0.5 swings on a set of 49 sentences, as the processor rounds.
+        "--set", "cross_view.learning_rate=0.15",
     )  # fmt: skip
     code, out, err = run_cli(*command)
     assert code == 0, err
@@ -66,7 +68,10 @@ def test_a_tagger_is_trained_with_text_without_tags(
     ("options", "message"),
     [
         ((), "there is no sentence of it: give a file with --unlabelled"),
-        (("--set", "quantise.weight_bits=4"), "cross-view has no use for quantise.weight_bits = 4"),
+        (
+            ("--set", "quantise.weight_bits=4"),
+            "--set quantise.weight_bits: this command does not read it; it reads task",
+        ),
         (("--size", "huge"), "cross_view.size: Input should be 'small' or 'published'"),
         (("--labels-fraction", "2"), "labels_fraction must be above 0 and at most 1"),
         (("--unlabelled", "EMPTY"), "holds no word; it needs a sentence a line"),

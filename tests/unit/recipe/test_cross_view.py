@@ -15,6 +15,7 @@ from stillhouse.data.task import task_from_dataset
 from stillhouse.distill.cross_view import drawn_sentences
 from stillhouse.distill.teacher import LiveTeacher
 from stillhouse.errors import DataError, RunError, SettingsError, TeacherError
+from stillhouse.evaluate.kept_answers import ANSWERS_FILE, read_answers
 from stillhouse.model.word_tagger import PUBLISHED, SMALL
 from stillhouse.recipe.cross_view import train_word_tagger
 from stillhouse.recipe.cross_view_data import labelled_part, read_tagger_data
@@ -224,6 +225,9 @@ def test_the_whole_job_tells_scores_sizes_and_costs(task, teacher_folder, tmp_pa
     assert told["cost"]["seconds"] > 0
     assert told["cost"]["energy_wh"] > 0
     assert run_job(given, task, tmp_path / "run") == told
+    kept = read_answers(tmp_path / "run" / "model" / ANSWERS_FILE)
+    assert (kept.metric, kept.dev_sha256) == ("entity_f1", task.dev_fingerprint())
+    assert kept.primary.score() == pytest.approx(told["quality"])
 
 
 def test_costs_of_all_starts_are_added(task, tmp_path, monkeypatch):
