@@ -31,13 +31,16 @@ def compare(
         ),
     ],
     *,
-    at: Annotated[
+    limit: Annotated[
         list[str] | None,
         typer.Option(
+            "--limit",
             "--at",
             help="A limit to compare at: latency_ms=5, speedup=4, size_mb=40, flops_fraction=0.3, "
             "params_m=10 or memory_mb=300, or several together with commas between. Repeatable; "
             "without any, the runs' own.",
+            metavar="NAME=VALUE",
+            autocompletion=completion.limits,
         ),
     ] = None,
     by: Annotated[
@@ -62,7 +65,7 @@ def compare(
 
     Examples:
         Two searches, at a latency and at a speed-up
-            stillhouse compare runs/kd-nas runs/random --at latency_ms=5 --at speedup=4
+            stillhouse compare runs/kd-nas runs/random --limit latency_ms=5 --limit speedup=4
         Three seeds of each of two methods, with names of your own
             stillhouse compare gp=runs/gp-0 gp=runs/gp-1 gp=runs/gp-2
             random=runs/random-0 random=runs/random-1 random=runs/random-2
@@ -74,7 +77,7 @@ def compare(
 
     with stoppable():
         comparison = api.compare_runs(
-            runs, limits=[read_budget(text, option="--at") for text in at or ()], by=by, page=page
+            runs, limits=[read_budget(text) for text in limit or ()], by=by, page=page
         )
     return Answer(
         told={"page": page, **comparison.to_dict()},

@@ -118,12 +118,11 @@ def read_device(text: str) -> dict[str, str | None]:
     return values
 
 
-def read_budget(text: str, *, option: str = "--limit") -> dict[str, float]:
+def read_budget(text: str) -> dict[str, float]:
     """Reads limits such as `latency_ms=5,params_m=10`.
 
     Args:
         text: The limits.
-        option: Where they were given.
 
     Raises:
         SettingsError: If a part has no `=`, its value is no number, or a limit is there twice.
@@ -133,7 +132,7 @@ def read_budget(text: str, *, option: str = "--limit") -> dict[str, float]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name or name in budget:
             raise SettingsError(
-                f"{option} needs different limits such as latency_ms=5 or "
+                f"--limit needs different limits such as latency_ms=5 or "
                 f"latency_ms=5,params_m=10, got {text!r}"
             )
         budget[name] = _number(name, value)

@@ -66,7 +66,7 @@ def refuse_incomparable(
             _refuse_untimed(run)
         way = (
             "Latencies of these have nothing in common; compare by what no device tells: --by "
-            "size_mb, --by params_m or --by flops_fraction, with limits (--at) of the same"
+            "size_mb, --by params_m or --by flops_fraction, with limits (--limit) of the same"
         )
         _refuse_other(runs, "device", _device, way)
         _refuse_other(runs, "workload", _workload, way)
@@ -94,7 +94,7 @@ def _refuse_untimed(run: ComparedRun) -> None:
     if all(time is None for time in times):
         raise RunError(
             f"{run.path} tells no latency: a fine-tuned model is not timed. Compare by what needs "
-            "no device: --by size_mb or --by params_m, with limits (--at) of the same"
+            "no device: --by size_mb or --by params_m, with limits (--limit) of the same"
         )
 
 

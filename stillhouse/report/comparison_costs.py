@@ -161,11 +161,11 @@ def check_limits(limits: Sequence[Limit]) -> None:
     for limit in limits:
         for name, value in limit.items():
             if name not in LIMITS:
-                raise SettingsError(f"--at must be a limit on {', '.join(LIMITS)}, got {name!r}")
+                raise SettingsError(f"--limit must be a limit on {', '.join(LIMITS)}, got {name!r}")
             if not value > 0:
-                raise SettingsError(f"--at {name} must be above 0, got {value:g}")
+                raise SettingsError(f"--limit {name} must be above 0, got {value:g}")
         if not limit:
-            raise SettingsError("--at needs a limit such as latency_ms=5, got none")
+            raise SettingsError("--limit needs a limit such as latency_ms=5, got none")
 
 
 def usual_limits(methods: Sequence[Method], scale: CostScale) -> list[Limit]:

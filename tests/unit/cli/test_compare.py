@@ -74,7 +74,7 @@ def run(*words):
 
 def test_limits_are_read_and_passed_on(asked):
     result = run(
-        "a", "gp=b", "--at", "latency_ms=5", "--at", "speedup=4,size_mb=40", "--by", "size_mb"
+        "a", "gp=b", "--limit", "latency_ms=5", "--at", "speedup=4,size_mb=40", "--by", "size_mb"
     )
 
     assert result.exit_code == 0, result.output
@@ -104,8 +104,8 @@ def test_the_answer_is_one_json_document(asked):
 
 
 def test_a_limit_without_a_value_is_refused_before_anything_is_read(asked):
-    result = run("a", "b", "--at", "latency_ms")
+    result = run("a", "b", "--limit", "latency_ms")
 
     assert result.exit_code == 1
-    assert str(result.exception).startswith("--at needs different limits such as latency_ms=5")
+    assert str(result.exception).startswith("--limit needs different limits such as latency_ms=5")
     assert asked == []

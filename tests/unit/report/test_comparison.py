@@ -526,8 +526,8 @@ def test_two_seeds_of_one_method_are_parted_by_names(write):
 @pytest.mark.parametrize(
     ("limits", "by", "message"),
     [
-        ([{"speed": 2.0}], "latency_ms", "--at must be a limit on latency_ms, .* got 'speed'"),
-        ([{"speedup": 0.0}], "latency_ms", "--at speedup must be above 0, got 0"),
+        ([{"speed": 2.0}], "latency_ms", "--limit must be a limit on latency_ms, .* got 'speed'"),
+        ([{"speedup": 0.0}], "latency_ms", "--limit speedup must be above 0, got 0"),
         ([{}], "latency_ms", "got none"),
         ([], "weight", "--by must be one of latency_ms, .* got 'weight'"),
     ],
