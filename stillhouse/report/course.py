@@ -7,7 +7,7 @@ from html import escape
 from itertools import accumulate
 
 from stillhouse.report.axes import Axis, Chooser, Point, Series, chooser
-from stillhouse.report.drawing import FRONT, TRIED, Json
+from stillhouse.report.drawing import FRONT, MOST_DRAWN, TRIED, Json
 from stillhouse.report.gather import Contents
 from stillhouse.report.trials import TrialRow, trained
 
@@ -67,7 +67,7 @@ def _tried(rows: Sequence[TrialRow], clock: _Clock) -> list[Series]:
         "type": "scatter",
         "mode": "markers",
         "name": "trials",
-        "marker": {"color": TRIED, "size": 8, "opacity": 0.8},
+        "marker": {"color": TRIED, "size": 8, "opacity": 0.8, "maxdisplayed": MOST_DRAWN},
     }
     marks = [
         _point(

@@ -15,6 +15,7 @@ from stillhouse.report.drawing import (
     FAILED,
     FRONT,
     LIMIT,
+    MOST_DRAWN,
     MUTED,
     PAPER,
     REFERENCE,
@@ -43,7 +44,12 @@ UNTRAINED = {
     "running": ("unfinished", "circle-open", MUTED),
 }
 """Trials without a quality by state: what they are called, their symbol and colour."""
-TRIAL_LOOK: Mapping[str, Json] = {"color": TRIED, "size": 9, "opacity": 0.75}
+TRIAL_LOOK: Mapping[str, Json] = {
+    "color": TRIED,
+    "size": 9,
+    "opacity": 0.75,
+    "maxdisplayed": MOST_DRAWN,
+}
 FRONT_LOOK: Mapping[str, Json] = {"color": FRONT, "size": 11}
 REFERENCE_LOOK: Mapping[str, Json] = {"color": REFERENCE, "size": 13, "symbol": "triangle-up"}
 TEACHER_LOOK: Mapping[str, Json] = {"color": TEACHER, "size": 15, "symbol": "diamond"}

@@ -9,7 +9,7 @@ from stillhouse.files import write_text_atomically
 from stillhouse.report import chain_wording, check_wording, content, outcome, wording
 from stillhouse.report.block_plots import draw_blocks, draw_shrinking
 from stillhouse.report.cost_lines import amounts, basis, phases
-from stillhouse.report.drawing import Json
+from stillhouse.report.drawing import MOST_DRAWN, Json
 from stillhouse.report.failures import failures, states
 from stillhouse.report.front import draw_finished, draw_front
 from stillhouse.report.front_table import (
@@ -73,6 +73,7 @@ def render(contents: Contents) -> str:
         front_lines=front_lines(contents),
         against_references=against_references(contents),
         front_marks=front_marks(contents),
+        thinned=_thinned(contents),
         limit_basis=limit_basis(contents),
         hypervolume=hypervolume(contents),
         objectives="" if contents.objectives == TWO else wording.objectives(contents.objectives),
@@ -108,6 +109,17 @@ def _plots(contents: Contents) -> dict[str, Json]:
     maps = draw_map_searches(contents.map_searches)
     blocks = {**draw_blocks(contents), **draw_shrinking(contents)}
     return {**found, **maps, **blocks, **content.figures(contents)}
+
+
+def _thinned(contents: Contents) -> str:
+    """Says that a plot does not show all trials at once, where they are too many for that."""
+    count = len(trained(contents.trials))
+    if count <= MOST_DRAWN:
+        return ""
+    return (
+        f"Of {count:,} trained trials about {MOST_DRAWN:,} are drawn at a time; zoom in for the "
+        "others, which the table holds as well."
+    )
 
 
 def _has_unlisted(contents: Contents) -> bool:

@@ -1,4 +1,4 @@
-"""A page of 5,000 trials, drawn in 5 s of the processor's time."""
+"""A page of 5,000 trials; how long it takes is measured by `benchmarks.report_page`."""
 
 import csv
 import random
@@ -8,7 +8,7 @@ import pytest
 from stillhouse.report import write_report
 from tests.browser.conftest import PATIENCE_MS
 
-TRIALS, LIMIT_S, TIMES = 5000, 5.0, 3  # a core that others share takes 2.2 s
+TRIALS, LIMIT_S, TIMES = 5000, 5.0, 3  # a browser that is driven, on a slow core, takes 2.8 s
 
 
 @pytest.fixture
@@ -61,6 +61,16 @@ def test_thousands_of_trials_are_drawn_in_time(long_run, browser):
     address = write_report(long_run).as_uri()
 
     assert min(busy_s(browser, address) for _ in range(TIMES)) < LIMIT_S
+
+
+def test_a_part_of_the_trials_is_drawn_and_said_to_be(long_run, show, page):
+    show(long_run)
+    page.locator("#front .main-svg").first.wait_for()
+
+    drawn = page.locator("#front .scatterlayer .point").count()
+    assert 1_000 < drawn < 2_500
+    told = page.locator("figure", has=page.locator("#front")).inner_text()
+    assert "4,500 trained trials about 1,500 are drawn at a time" in told
 
 
 def test_later_trials_are_there_when_the_table_is_opened(long_run, show, page):
