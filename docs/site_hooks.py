@@ -109,8 +109,13 @@ def with_names(markdown: str) -> str:
 def _home(name: str) -> str:
     """Returns where a public name, or one with its module (`errors.DataError`), is at home."""
     module, _, inside = name.rpartition(".")
-    if module and hasattr(importlib.import_module(f"stillhouse.{module}"), inside):
-        return f"stillhouse.{name}"
+    if module:
+        try:
+            home = importlib.import_module(f"stillhouse.{module}")
+        except ModuleNotFoundError as error:
+            raise PluginError(f"docs/api.md names {name}, whose module is missing") from error
+        if getattr(getattr(home, inside, None), "__module__", None) == home.__name__:
+            return f"stillhouse.{name}"
     if name not in stillhouse.__all__:
         raise PluginError(f"docs/api.md names {name}, which is not public")
     home = getattr(stillhouse, name)

@@ -137,13 +137,10 @@ def _tell_usage(error: Any) -> None:
         print_line(f"Try '{context.command_path} --help' for help.", err)
     err.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True, style="red")
     if JSON in sys.argv[1:]:
+        commands = typer.main.get_group(app).commands
         within = context is not None and context.parent
-        name = context.info_name if within else next(filter(_is_command, sys.argv[1:]), "")
+        name = context.info_name if within else next(filter(commands.get, sys.argv[1:]), "")
         sys.stdout.write(as_json(name, plain_error("UsageError", told, EXIT_USAGE)) + "\n")
-
-
-def _is_command(word: str) -> bool:
-    return word in typer.main.get_group(app).commands
 
 
 def _usage_told(error: Any) -> str:
@@ -151,24 +148,24 @@ def _usage_told(error: Any) -> str:
     option = getattr(error, "option_name", None)
     if type(error).__name__ != "NoSuchOption" or error.ctx is None or option is None:
         return str(error.format_message())
-    command = error.ctx.command
-    names: dict[str, list[str]] = {param.param_type_name: [] for param in command.params} | {
-        "option": ["--help"]
-    }
-    for param in command.params:
-        names[param.param_type_name] += param.opts
-    word = option.lstrip("-")
-    if word in names.get("argument", ()):
-        hint = f": give the {word} without it, as {error.ctx.command_path} {word.upper()}"
-    elif _belongs_to_commands(error.ctx, option):
-        hint = f" here; it stands after the command: {error.ctx.command_path} COMMAND {option}"
+    word, path = option.lstrip("-"), error.ctx.command_path
+    arguments = [one for one in error.ctx.command.params if one.param_type_name == "argument"]
+    meant = next((one for one in arguments if _singular(one.name) == _singular(word)), None)
+    if meant is not None:
+        hint = f": give it without a name, as {path} {meant.metavar or meant.name.upper()}"
+    elif any(option in one.opts for command in _commands_in(error.ctx) for one in command.params):
+        hint = f" here; it stands after the command: {path} COMMAND {option}"
     else:
-        known = [name.lstrip("-") for name in names["option"] if name.startswith("--")]
-        hint = did_you_mean(word, known, show=lambda name: f"--{name}")
+        known = [name for one in error.ctx.command.params for name in (*one.opts, "--help")]
+        words = [name.lstrip("-") for name in known if name.startswith("--")]
+        hint = did_you_mean(word, words, show=lambda name: f"--{name}")
     return f"there is no option {option}{hint}"
 
 
-def _belongs_to_commands(context: Any, option: str) -> bool:
-    """Tells whether an option that was given before the command is one of commands."""
-    commands = getattr(context.command, "commands", {}).values()
-    return any(option in param.opts for command in commands for param in command.params)
+def _singular(name: str) -> str:
+    return name.replace("-", "_").removesuffix("s")
+
+
+def _commands_in(context: Any) -> list[Any]:
+    """The commands of the program, before one of them is given; none within one."""
+    return list(getattr(context.command, "commands", {}).values())

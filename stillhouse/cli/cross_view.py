@@ -126,7 +126,7 @@ def cross_view(
             "seed": seed,
         },
         overrides=overrides or (),
-        reads=("task", "teacher", "cross_view", "seed", "distill", "device.watts"),
+        reads=("task", "teacher.model", "cross_view", "seed", "distill.cache_gb", "device.watts"),
     )
     from stillhouse.api import run_cross_view_job  # noqa: PLC0415  torch loads after parsing
 

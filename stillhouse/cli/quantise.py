@@ -80,7 +80,15 @@ def quantise(
             "seed": seed,
         },
         overrides=overrides or (),
-        reads=("task", "quantise", "seed", "distill", "device.watts"),
+        reads=(
+            "task",
+            "quantise",
+            "seed",
+            "distill.precision",
+            "distill.dropout",
+            "distill.cache_gb",
+            "device.watts",
+        ),
     )
     from stillhouse.api import run_quantise_job  # noqa: PLC0415  torch loads after parsing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,21 @@ def gather_settings(
 
 def _refuse_unread(given: Mapping[str, Any], reads: Sequence[str]) -> None:
     """Refuses settings that would do nothing."""
-    for path in given:
+    for path in _single(given):
         if not any(path == one or path.startswith(f"{one}.") for one in reads):
             raise SettingsError(
                 f"--set {path}: this command does not read it; it reads {', '.join(reads)}. Leave "
                 "that out"
             )
+
+
+def _single(given: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Names the single settings that are given, those of a whole section too."""
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _single(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
 
 
 def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]) -> object:

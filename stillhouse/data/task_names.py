@@ -75,9 +75,9 @@ def form_of(name: str) -> TaskForm:
 def _meant(name: str, named: Iterable[str]) -> str:
     """Ends a message with the name, or the beginning of a name, that was meant."""
     prefix, colon, rest = name.partition(":")
-    if not colon:
-        return did_you_mean(name, named)
-    return did_you_mean(f"{prefix}:", (COLUMN_PREFIX, HUB_PREFIX), show=lambda one: one + rest)
+    prefixes = (COLUMN_PREFIX, HUB_PREFIX) if colon else ()
+    meant = did_you_mean(f"{prefix}:", prefixes, show=lambda one: one + rest)
+    return meant or did_you_mean(name, named)
 
 
 def check_source(settings: TaskSettings) -> None:

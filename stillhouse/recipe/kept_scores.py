@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from stillhouse.errors import TrainingError
 from stillhouse.files import write_text_atomically
+from stillhouse.search.trial import CandidateFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -41,6 +44,16 @@ class KeptScores:
             kept = {"fingerprint": self._fingerprint, "by_name": self._known}
             write_text_atomically(self._file, json.dumps(kept))
         return self._known[name]
+
+    @contextmanager
+    def until_judged(self) -> Iterator[None]:
+        """Removes the file when the judgement is at its end, or has failed for good."""
+        try:
+            yield
+        except (CandidateFailed, TrainingError):
+            self.clear()
+            raise
+        self.clear()
 
     def clear(self) -> None:
         """Removes the file: the judgement is recorded elsewhere."""

@@ -114,19 +114,25 @@ class TextJudge:
         Raises:
             CandidateFailed: If it runs out of memory or time, or its loss is not finite.
         """
-        with failing_alone():
-            return self._judge(genes)
+        name, fingerprint = self._name(genes), self._fingerprint(genes)
+        kept = KeptScores(self.bench.run.work / "layer-map" / f"{name}.json", fingerprint)
+        with kept.until_judged(), failing_alone():
+            return self._judge(genes, kept)
 
-    def _judge(self, genes: Genes) -> MapJudgement:
+    def _name(self, genes: Genes) -> str:
+        return f"{self.architecture.layers}/{map_name(genes)}"
+
+    def _fingerprint(self, genes: Genes) -> str:
+        return f"{self.bench.teacher_hash} {self.architecture.key} {genes}"
+
+    def _judge(self, genes: Genes, kept: KeptScores) -> MapJudgement:
         bench, deadline = self.bench, _deadline(self.bench.settings)
         settings = bench.settings
         student, _ = fresh_student(bench, self.architecture, seed=settings.seed)
-        name = f"{self.architecture.layers}/{map_name(genes)}"
+        name = self._name(genes)
         checkpoint = CheckpointFolder(
-            path=bench.run.work / "layer-map" / name,
-            fingerprint=f"{bench.teacher_hash} {self.architecture.key} {genes}",
+            path=bench.run.work / "layer-map" / name, fingerprint=self._fingerprint(genes)
         )
-        kept = KeptScores(bench.run.work / "layer-map" / f"{name}.json", checkpoint.fingerprint)
         with self._watched(name, f"Layer map {list(genes)}", deadline, checkpoint) as watch:
             report = distil_on_text(
                 bench,
@@ -148,7 +154,6 @@ class TextJudge:
             for place, task in enumerate(self.tasks)
         }
         checkpoint.clear()
-        kept.clear()
         means = {task: statistics.fmean(found) for task, found in scores.items()}
         return MapJudgement(
             fitness=statistics.fmean(means.values()),
@@ -227,15 +232,14 @@ class TaskJudge:
             CandidateFailed: If it runs out of memory or time, its loss is not finite, or it cannot
                 be quantised for a device of 8 bits.
         """
-        with failing_alone():
-            return self._judge(genes)
+        name = f"{self.architecture.layers}-{map_name(genes)}.json"
+        fingerprint = f"{self.bench.teacher_hash} {self.architecture.key} {genes}"
+        kept = KeptScores(self.bench.run.work / "layer-map" / name, fingerprint)
+        with kept.until_judged(), failing_alone():
+            return self._judge(genes, kept)
 
-    def _judge(self, genes: Genes) -> MapJudgement:
+    def _judge(self, genes: Genes, kept: KeptScores) -> MapJudgement:
         bench, deadline = self.bench, _deadline(self.bench.settings)
-        kept = KeptScores(
-            bench.run.work / "layer-map" / f"{self.architecture.layers}-{map_name(genes)}.json",
-            f"{bench.teacher_hash} {self.architecture.key} {genes}",
-        )
         scores, losses = [], []
         for seed in seeds_of(bench.settings):
             score, loss = kept.several(
@@ -243,7 +247,6 @@ class TaskJudge:
             )
             scores.append(score)
             losses.append(loss)
-        kept.clear()
         mean = statistics.fmean(scores)
         return MapJudgement(
             fitness=mean,

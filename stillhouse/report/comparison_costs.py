@@ -7,6 +7,7 @@ told as if the teacher took as long in every run as in the first one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -156,16 +157,16 @@ def check_limits(limits: Sequence[Limit]) -> None:
     """Refuses limits that there are none of.
 
     Raises:
-        SettingsError: If one is empty, unknown or not above 0.
+        SettingsError: If one is empty, unknown, infinite or not above 0.
     """
     for limit in limits:
         for name, value in limit.items():
             if name not in LIMITS:
-                raise SettingsError(f"--limit must be a limit on {', '.join(LIMITS)}, got {name!r}")
-            if not value > 0:
-                raise SettingsError(f"--limit {name} must be above 0, got {value:g}")
+                raise SettingsError(f"a limit must be on {', '.join(LIMITS)}, got {name!r}")
+            if not 0 < value < math.inf:
+                raise SettingsError(f"the limit {name} must be a number above 0, got {value:g}")
         if not limit:
-            raise SettingsError("--limit needs a limit such as latency_ms=5, got none")
+            raise SettingsError("a limit such as latency_ms=5 is needed, got none")
 
 
 def usual_limits(methods: Sequence[Method], scale: CostScale) -> list[Limit]:

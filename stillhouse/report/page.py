@@ -112,13 +112,12 @@ def _plots(contents: Contents) -> dict[str, Json]:
 
 
 def _thinned(contents: Contents) -> str:
-    """Says that a plot does not show all trials at once, where they are too many for that."""
-    count = len(trained(contents.trials))
-    if count <= MOST_DRAWN:
+    """Says that a plot does not show all trials at once, where they may be too many for that."""
+    if len(trained(contents.trials)) <= MOST_DRAWN:
         return ""
     return (
-        f"Of {count:,} trained trials about {MOST_DRAWN:,} are drawn at a time; zoom in for the "
-        "others, which the table holds as well."
+        f"Of many trials at most {MOST_DRAWN:,} are drawn at a time; zoom in for the others, which "
+        "the table holds as well."
     )
 
 

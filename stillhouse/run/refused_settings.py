@@ -26,18 +26,20 @@ def explain(error: ValidationError, whole: type) -> str:
     entries: dict[str, list[Mapping[str, Any]]] = {}
     for entry in error.errors():
         entries.setdefault(_path(entry["loc"], whole), []).append(entry)
+    for path in [path for path in entries if any(one.startswith(f"{path}.") for one in entries)]:
+        del entries[path]  # of another type than its items, which are nearer to what is meant
     return "\n".join(
         f"{path or 'settings'}: {_message(found, whole)}" for path, found in entries.items()
     )
 
 
 def _path(location: Sequence[int | str], whole: type) -> str:
-    """Returns the path of a setting or of an item of it; then come types that pydantic tried."""
+    """Returns the path of a setting or of an item of it, without the types that pydantic tried."""
     kind: type | None = whole
     parts = []
     for part in location:
         if kind is None and isinstance(part, str):
-            break
+            continue
         parts.append(str(part))
         kind = None if kind is None else _kind(kind, part)
     return ".".join(parts)
@@ -51,6 +53,9 @@ def _message(entries: Sequence[Mapping[str, Any]], whole: type) -> str:
     value = "" if isinstance(first["input"], Mapping) else f" (value: {first['input']!r})"
     if first["type"] in _UNKNOWN:
         return _unknown_key(first["loc"], whole) + value
+    if first["type"] == "dataclass_type":
+        keys = ", ".join(_keys(_section(first["loc"], whole)))
+        return f"must be a section with settings of its own ({keys}){value}"
     words = [
         word
         for entry in deepest
@@ -71,16 +76,20 @@ def _message(entries: Sequence[Mapping[str, Any]], whole: type) -> str:
 
 def _unknown_key(path: Sequence[int | str], whole: type) -> str:
     """Says which keys there are, and which was meant: by this name elsewhere, or spelt alike."""
-    kind: type | None = whole
-    for part in path[:-1]:
-        assert kind is not None  # pydantic knows no keys of a value
-        kind = _kind(kind, part)
-    name, known = str(path[-1]), _keys(kind)
+    name, known = str(path[-1]), _keys(_section(path[:-1], whole))
     sections = {field.name: _kind(whole, field.name) for field in dataclasses.fields(whole)}
     named = [f"{home}.{name}" for home, section in sections.items() if name in _keys(section)]
     named = [one for one in named if not one.startswith("limits.")]  # of which each is a limit
     hint = f": did you mean {' or '.join(named)}?" if named else did_you_mean(name, known)
     return f"unknown key; known keys here: {', '.join(known)}{hint}"
+
+
+def _section(path: Sequence[int | str], whole: type) -> type | None:
+    """Returns the class of the section at a path."""
+    kind: type | None = whole
+    for part in path:
+        kind = None if kind is None else _kind(kind, part)
+    return kind
 
 
 def _kind(kind: type, part: int | str) -> type | None:

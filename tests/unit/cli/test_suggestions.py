@@ -30,8 +30,12 @@ from stillhouse.errors import did_you_mean
         (("distill", "--initialisation", "slice"), "did you mean 'slices'?"),
         (("distill", "--layer-map", "unifrom"), "did you mean 'uniform'?"),
         (("distill", "--student", "layerz=2"), "did you mean 'layers'?"),
+        (("search", "--task", "glue:sst2"), "did you mean 'glue/sst2'?"),
         (("search", "--task", "conl:train.txt"), "did you mean 'conll:train.txt'?"),
-        (("report", "--run", "x"), "give the run without it, as stillhouse report RUN"),
+        (("report", "--run", "x"), "give it without a name, as stillhouse report RUN"),
+        (("compare", "--run", "x"), "give it without a name, as stillhouse compare RUN..."),
+        (("measure", "--models", "x"), "give it without a name, as stillhouse measure MODEL"),
+        (("search", "--limt", "speedup=2"), "did you mean '--limit'?"),
         (("quantise", "m", "--ranges", "eror"), "did you mean 'error'?"),
         (("cross-view", "--size", "smal"), "did you mean 'small'?"),
         (("export", "m", "--to", "onx"), "did you mean 'onnx'?"),
@@ -82,6 +86,7 @@ def test_an_option_before_the_command_is_told_its_place(run_cli):
 def test_a_recipe_of_another_command_is_not_offered(run_cli):
     code, _, err = run_cli("search", "kd-nsa")
     assert code == 2
+    assert "did you mean 'kd-nas'?" in " ".join(err.split())
     assert "general" not in err
 
 
@@ -93,7 +98,7 @@ def test_a_recipe_of_another_command_is_not_offered(run_cli):
             "distill.layer_map: Input should be 'uniform', 'last', 'uniform_last', 'search' or a "
             "list: did you mean 'uniform'? (value: 'unifrm')",
         ),
-        ("[0,a]", "distill.layer_map: Input should be a valid integer, unable to parse"),
+        ("[0,a]", "distill.layer_map.1: Input should be a valid integer, unable to parse"),
     ],
 )
 def test_a_setting_of_several_types_is_told_once(run_cli, given, told):
@@ -104,6 +109,24 @@ def test_a_setting_of_several_types_is_told_once(run_cli, given, told):
     assert told in " ".join(err.split())
     assert err.count("distill.layer_map") == 1
     assert "literal[" not in err
+
+
+def test_every_item_that_is_wrong_is_told_with_its_place(run_cli):
+    _, _, err = run_cli("distill", "--student", "layers=2", "--set", "distill.layer_map=[a,0,b]")
+    lines = err.strip().splitlines()
+    assert [line.partition(": Input")[0] for line in lines] == [
+        "error: distill.layer_map.0",
+        "distill.layer_map.2",
+    ]
+
+
+@pytest.mark.parametrize("given", ["", "3", "[epochs]"])
+def test_a_section_that_is_none_is_told_with_its_settings(run_cli, tmp_path, given):
+    file = tmp_path / "s.yaml"
+    file.write_text(f"search: {given}\n")
+    code, _, err = run_cli("plan", file)
+    assert code == 1
+    assert "search: must be a section with settings of its own (strategy, " in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -352,3 +352,15 @@ def test_a_killed_judgement_on_a_task_keeps_the_seeds_that_were_done(tmp_path, m
     assert done == [0, 1, 1, 2]
     assert found.attributes["by_seed"] == {"glue/x": [0.5, 0.6, 0.7]}
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_seeds_of_a_judgement_that_failed_are_forgotten(tmp_path):
+    file = tmp_path / "1-2.json"
+    kept = KeptScores(file, "one")
+    kept.score("seed 0", lambda: 0.1)
+    with pytest.raises(KeyboardInterrupt), kept.until_judged():
+        raise KeyboardInterrupt
+    assert file.exists()
+    with pytest.raises(TrainingError), kept.until_judged():
+        raise TrainingError("loss is not finite at step 3")
+    assert not file.exists()

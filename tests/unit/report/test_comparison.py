@@ -1,6 +1,7 @@
 """Comparisons of hand-written runs, with answers that are known."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -526,8 +527,9 @@ def test_two_seeds_of_one_method_are_parted_by_names(write):
 @pytest.mark.parametrize(
     ("limits", "by", "message"),
     [
-        ([{"speed": 2.0}], "latency_ms", "--limit must be a limit on latency_ms, .* got 'speed'"),
-        ([{"speedup": 0.0}], "latency_ms", "--limit speedup must be above 0, got 0"),
+        ([{"speed": 2.0}], "latency_ms", "a limit must be on latency_ms, .* got 'speed'"),
+        ([{"speedup": 0.0}], "latency_ms", "the limit speedup must be a number above 0, got 0"),
+        ([{"speedup": math.inf}], "latency_ms", "must be a number above 0, got inf"),
         ([{}], "latency_ms", "got none"),
         ([], "weight", "--by must be one of latency_ms, .* got 'weight'"),
     ],
