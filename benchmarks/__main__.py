@@ -26,6 +26,7 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   loyalty         label and probability loyalty of distilled and of fine-tuned students, SST-2
   kdlsq           a model trained in 8, 4 and 2 bits against quantised alone, sizes, SST-2
   attack          TextFooler on teacher and students, SST-2; many texts at once against one by one
+  report_page     the report of 5,000 trials in Chromium: how long until its front is drawn
   repeatability   the same architectures timed in two processes an hour apart
   strategies      search strategies replayed against a recorded table (--table), 20 seeds each
   samplers        samplers replayed on a recorded table (--table): share of its front by trials
