@@ -409,7 +409,7 @@ def print_tuned(found: Mapping[str, list[float]]) -> None:
             gaps = [100 * (a - b) for a, b in zip(values, found["scratch"], strict=True)]
             gap = f"; less scratch: {told(gaps, ' points', '+.2f')}"
         print(f"  {name:<11}{mean:.4f} ({low:.4f} to {high:.4f}){gap}")
-    for name in ("random", LEADING, "slices"):
+    for name in [one for one in found if one not in ("importance", "scratch")]:
         gaps = [100 * (a - b) for a, b in zip(found["importance"], found[name], strict=True)]
         print(f"  importance less {name}: {told(gaps, ' points', '+.2f')}")
 
