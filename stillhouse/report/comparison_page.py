@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,35 +73,25 @@ def render_comparison(comparison: Comparison) -> str:
 
 def spread(values: Sequence[float | None], decimals: int = 4) -> str:
     """A mean and, of several, the range over seeds: 0.8312 (0.8290 to 0.8340)."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return wording.MISSING
-    mean = f"{float(np.mean(known)):.{decimals}f}"
-    if min(known) == max(known):
-        return mean
-    return f"{mean} ({min(known):.{decimals}f} to {max(known):.{decimals}f})"
+    return _over_runs(values, lambda value: f"{value:.{decimals}f}")
 
 
 def durations(values: Sequence[float | None]) -> str:
     """A mean time and, of several runs, the range."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return wording.MISSING
-    mean = wording.duration(float(np.mean(known)))
-    if min(known) == max(known):
-        return mean
-    return f"{mean} ({wording.duration(min(known))} to {wording.duration(max(known))})"
+    return _over_runs(values, wording.duration)
 
 
 def counts(values: Sequence[float | None]) -> str:
     """A mean number and, of several runs, the range."""
+    return _over_runs(values, wording.count)
+
+
+def _over_runs(values: Sequence[float | None], tell: Callable[[float], str]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return wording.MISSING
-    mean = wording.count(float(np.mean(known)))
-    if min(known) == max(known):
-        return mean
-    return f"{mean} ({wording.count(min(known))} to {wording.count(max(known))})"
+    mean, least, most = tell(float(np.mean(known))), min(known), max(known)
+    return mean if least == most else f"{mean} ({tell(least)} to {tell(most)})"
 
 
 def summary(comparison: Comparison) -> str:

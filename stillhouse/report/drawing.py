@@ -22,7 +22,7 @@ EARLY_TO_LATE = ((0.0, "#6fb1e8"), (0.5, "#8f6bc9"), (1.0, "#d1495b"))  # seen o
 SMALL_TO_LARGE = ("#2f86d6", "#8f6bc9", "#d1495b")
 """Colours of lines and marks from one end of an order to the other, seen on both backgrounds."""
 MOST_DRAWN = 1500
-"""Marks of one kind that are drawn at a time; zooming in draws others, hovering finds all."""
+"""Most marks of one kind that are drawn at a time; zooming in draws others."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 DARK: Mapping[str, str] = {
