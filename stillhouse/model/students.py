@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stillhouse.space.architecture import Architecture, BertArchitecture
 
 InitialisationKind: TypeAlias = Literal["slices", "extract", "scratch"]
-IndexRule: TypeAlias = Literal["importance", "random"]
+IndexRule: TypeAlias = Literal["importance", "leading", "random"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

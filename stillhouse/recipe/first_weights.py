@@ -25,7 +25,7 @@ from stillhouse.distill.importance import (
 from stillhouse.errors import SettingsError, TeacherError
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of
-from stillhouse.model.extraction import Importance, extract, random_importance
+from stillhouse.model.extraction import Importance, extract, leading_importance, random_importance
 from stillhouse.model.heads import head_of
 from stillhouse.model.mlm_teachers import MlmHead, load_mlm_teacher
 from stillhouse.model.students import Initialisation, initialise_student
@@ -86,10 +86,13 @@ def first_weights(
     if kind != "extract":
         return initialise_student(student, teacher.model, kind)
     loss = None
-    if settings.extract.indices == "random":
-        importance = random_importance(architecture_of(teacher.model.config), seed=seed)
-    else:
-        importance, loss = kept_importance(teacher, settings, sample, folder, narrator)
+    match settings.extract.indices:
+        case "importance":
+            importance, loss = kept_importance(teacher, settings, sample, folder, narrator)
+        case "leading":
+            importance = leading_importance(architecture_of(teacher.model.config))
+        case "random":
+            importance = random_importance(architecture_of(teacher.model.config), seed=seed)
     cut = extract(student, teacher.model, importance)
     return Initialisation(kind=kind, layers=cut.layers, indices=settings.extract.indices, loss=loss)
 

@@ -117,6 +117,11 @@ def alike(one, other):
             {"indices": "random"},
             {"kind": "extract", "layers": [1], "indices": "random"},
         ),
+        (
+            "extract",
+            {"indices": "leading"},
+            {"kind": "extract", "layers": [1], "indices": "leading"},
+        ),
     ],
 )
 def test_each_kind_of_first_weights(student, teacher, sample, tmp_path, kind, extract, told):
@@ -135,7 +140,7 @@ def test_each_kind_of_first_weights(student, teacher, sample, tmp_path, kind, ex
         assert all(len(place) == 1 for place in found)
         kept = [int(place) for place in found]
         assert kept == sorted(set(kept))
-        assert (kept == list(range(8))) is (kind == "slices")
+        assert (kept == list(range(8))) is (kind == "slices" or told["indices"] == "leading")
 
 
 def test_chance_follows_the_seed_that_is_passed(student, teacher, sample, tmp_path):
@@ -304,6 +309,20 @@ def test_a_workbench_measures_a_prepared_teacher_on_its_training_examples(
     assert told.indices == ("importance" if is_prepared else "random")
     assert counted == ([12] if is_prepared else [])
     assert (tmp_path / KEPT).exists() is is_prepared
+
+
+@pytest.mark.parametrize("indices", ["leading", "random"])
+def test_neurons_that_nothing_is_measured_for_are_those_asked_for_from_the_start(
+    bench, teacher, student, sample, tmp_path, counted, indices
+):
+    made = bench(
+        {"distill": {"initialisation": "extract"}, "extract": {"indices": indices}},
+        run=SimpleNamespace(work=tmp_path),
+        data=SimpleNamespace(train=sample),
+        teacher_hash="",
+    )
+    assert replace(made, source=teacher).initialise(student).indices == indices
+    assert counted == []
 
 
 def test_words_that_nobody_tells_are_refused_before_the_teacher_is_prepared(
