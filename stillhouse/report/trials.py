@@ -34,6 +34,8 @@ class TrialRow:
     quality: float | None
     reward: float | None
     latency_ms: float | None
+    teacher_latency_ms: float | None
+    speedup: float | None
     size_mb: float | None
     memory_mb: float | None
     flops_fraction: float | None
@@ -59,6 +61,8 @@ def read_trials(path: Path, notes: list[str]) -> Iterator[TrialRow]:
             quality=number(row, "quality"),
             reward=number(row, "reward"),
             latency_ms=number(row, "latency_ms"),
+            teacher_latency_ms=number(row, "teacher_latency_ms"),
+            speedup=number(row, "speedup"),
             size_mb=number(row, "size_mb"),
             memory_mb=number(row, "memory_mb"),
             flops_fraction=number(row, "flops_fraction"),

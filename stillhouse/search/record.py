@@ -40,7 +40,15 @@ _STATES = {
     OptunaState.FAIL: TrialState.FAILED,
 }
 
-_ATTRIBUTE_COLUMNS = ("parameters", "size_mb", "memory_mb", "flops_fraction", "reward")
+_ATTRIBUTE_COLUMNS = (
+    "teacher_latency_ms",
+    "speedup",
+    "parameters",
+    "size_mb",
+    "memory_mb",
+    "flops_fraction",
+    "reward",
+)
 _TRIAL_COLUMNS = (
     "number",
     "state",

@@ -23,7 +23,17 @@ def test_trials_are_told_with_raw_figures(full_run):
     assert (rows[1]["quality"], rows[1]["latency_ms"], rows[1]["cost_s"]) == ("0.8", "2.0", "12.5")
     assert rows[3]["repeat_of"] == "1"
     assert rows[5]["reason"] == "out of memory <script>alert(1)</script>"
-    assert "memory_mb" not in rows[0]  # which no trial knows
+    assert not {"memory_mb", "speedup"} & set(rows[0])  # which no trial knows
+
+
+def test_each_trial_tells_the_teachers_latency_of_its_hour(full_run):
+    path = full_run / "trials.csv"
+    head, first, *others = path.read_text(encoding="utf-8").splitlines()
+    lines = [f"{head},teacher_latency_ms,speedup", f"{first},8.5,4.25", *(f"{x},," for x in others)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    row = rows_of(downloads(gather(full_run))["trials"])[0]
+
+    assert (row["teacher_latency_ms"], row["speedup"]) == ("8.5", "4.25")
 
 
 def test_students_stand_beside_competitors_and_the_teacher(checked_run):

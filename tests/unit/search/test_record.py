@@ -233,7 +233,12 @@ def test_csv(record, tmp_path, make_trial):
         make_trial,
         quality=0.5,
         latency_ms=2.0,
-        attributes={"parameters": 1234, "reward": 0.6},
+        attributes={
+            "parameters": 1234,
+            "reward": 0.6,
+            "teacher_latency_ms": 8.0,
+            "speedup": 4.0,
+        },
     )
     finish(record, make_trial, TrialState.FAILED, reason='broke, "badly"\nat once', cost_s=1.5)
     finish(record, make_trial, place=0, repeat_of=0)
@@ -241,9 +246,10 @@ def test_csv(record, tmp_path, make_trial):
     path.write_text("old")
     record.export_csv(path)
     assert path.read_text().splitlines()[:2] == [
-        "number,state,quality,latency_ms,reason,repeat_of,cost_s,parameters,size_mb,"
-        "memory_mb,flops_fraction,reward,family,layers,hidden_size,heads,ffn_size,activation",
-        "0,complete,0.5,2.0,,,0.0,1234,,,,0.6,bert,1,16,2,32,gelu",
+        "number,state,quality,latency_ms,reason,repeat_of,cost_s,"
+        "teacher_latency_ms,speedup,parameters,size_mb,memory_mb,flops_fraction,reward,"
+        "family,layers,hidden_size,heads,ffn_size,activation",
+        "0,complete,0.5,2.0,,,0.0,8.0,4.0,1234,,,,0.6,bert,1,16,2,32,gelu",
     ]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
