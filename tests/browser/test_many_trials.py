@@ -10,6 +10,25 @@ from tests.browser.conftest import PATIENCE_MS
 
 TRIALS, LIMIT_S, TIMES = 5000, 5.0, 3  # a browser that is driven, on a slow core, takes 2.8 s
 
+LONELY_UNDRAWN = """() => {
+    const plot = document.querySelector("#front");
+    const calc = plot.calcdata[0];
+    const points = document.querySelectorAll("#front .scatterlayer .trace")[0];
+    const drawn = new Set([...points.querySelectorAll(".point")].map(one => one.__data__.i));
+    const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+    const at = calc.map(one => [xaxis.c2p(one.x), yaxis.c2p(one.y)]);
+    const gap = mine => Math.min(...at.map(([x, y], i) =>
+        i === mine ? Infinity : Math.hypot(x - at[mine][0], y - at[mine][1])));
+    const undrawn = calc.map(one => one.i).filter(i => !drawn.has(i));
+    const [, lonely] = undrawn.map(i => [gap(i), i]).sort((a, b) => b[0] - a[0])[0];
+    return {
+        x: box.x + xaxis._offset + at[lonely][0],
+        y: box.y + yaxis._offset + at[lonely][1],
+        name: plot.data[0].hovertext[lonely].match(/trial \\d+/)[0],
+    };
+}"""
+"""Of the trials of the front that have no mark, the one that is farthest from any other."""
+
 
 @pytest.fixture
 def long_run(full_run):
@@ -84,3 +103,15 @@ def test_later_trials_are_there_when_the_table_is_opened(long_run, show, page):
     last = rows.last.locator("td").all_text_contents()
     assert last[0].strip() == str(TRIALS - 1)
     assert last[1].strip() == "complete"
+
+
+def test_a_trial_that_is_not_drawn_tells_itself_when_hovered(long_run, show, page):
+    show(long_run)
+    page.locator("#front .main-svg").first.wait_for()
+    page.locator("#front").scroll_into_view_if_needed()
+    place = page.evaluate(LONELY_UNDRAWN)
+    page.mouse.move(place["x"] + 1, place["y"])
+    page.mouse.move(place["x"], place["y"])
+
+    told = page.locator("#front .hoverlayer .hovertext").first.text_content()
+    assert f"{place['name']} complete" in told
