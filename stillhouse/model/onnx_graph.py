@@ -83,6 +83,8 @@ def write_graph(
 ) -> Graph:
     """Writes a model as an ONNX file of float32 with free batch and length.
 
+    The file tells nothing of the code that it was traced from, and so no folder of this machine.
+
     Args:
         model: Takes the inputs by name and returns a mapping of outputs, in evaluation mode and
             on the processor.
@@ -123,6 +125,7 @@ def write_graph(
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             raise ExportError(_reason(error, model)) from error
+    _forget_code(path)
     return read_graph(path)
 
 
@@ -276,6 +279,22 @@ def sums_saturate(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     return not (cpuinfo.exists() and "vnni" in cpuinfo.read_text(encoding="utf-8"))
+
+
+def _forget_code(path: Path) -> None:
+    """Takes the exporter's notes out of a file: lines of code with paths, and signatures.
+
+    Their size is that of the code and not of the weights: they are a good part of a small file.
+    """
+    import onnx  # noqa: PLC0415  an extra
+
+    model = onnx.load(path)
+    graph = model.graph
+    for values in (graph.node, graph.value_info, graph.initializer, graph.input, graph.output):
+        for one in values:
+            one.ClearField("metadata_props")
+    graph.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def _fold_transposes(model: ModelProto) -> None:

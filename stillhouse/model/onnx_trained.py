@@ -77,7 +77,8 @@ def write_trained_graph(model: PreTrainedModel, path: Path, *, inputs: Sequence[
     _serve(served)
     write_graph(served, path, inputs=inputs)
     bits = {part.weight_bits for part in quantised_parts(model).values()}
-    _note(path, is_exact=max(bits) >= BITS_THAT_MAY_SATURATE)
+    if max(bits) >= BITS_THAT_MAY_SATURATE:
+        _note_exact_sums(path)
     left = float_products(path)
     if left:
         raise ExportError(
@@ -273,13 +274,10 @@ def _check_ranges(model: PreTrainedModel) -> None:
             )
 
 
-def _note(path: Path, *, is_exact: bool) -> None:
-    """Notes what `open_session` reads, instead of the lines of code on this machine."""
+def _note_exact_sums(path: Path) -> None:
+    """Notes what `open_session` reads: no product of this file may saturate."""
     import onnx  # noqa: PLC0415  an extra
 
     model = onnx.load(path)
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-    if is_exact:
-        model.metadata_props.add(key=EXACT_SUMS, value="1")
+    model.metadata_props.add(key=EXACT_SUMS, value="1")
     onnx.save(model, path)

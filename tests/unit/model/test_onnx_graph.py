@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -138,6 +139,22 @@ def test_a_file_may_read_states_beside_whole_numbers(tmp_path):
         with torch.no_grad():
             expected = model(**{name: torch.from_numpy(value) for name, value in fed.items()})
         np.testing.assert_allclose(found, expected["mixed"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_tells_nothing_of_the_code_that_it_came_from(tmp_path, make_bert):
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_bert(seed=0).eval()
+
+        def forward(self, input_ids):
+            return {"logits": self.inner(input_ids=input_ids).logits}
+
+    whole = write_graph(Classifier().eval(), tmp_path / "whole.onnx", inputs=("input_ids",))
+    few = quantise_graph(whole.path, tmp_path / "few.onnx")
+    for file in (whole.path, few.path):
+        for told in (b"site-packages", b"test_onnx_graph", str(Path.cwd()).encode(), b"torch.fx"):
+            assert told not in file.read_bytes()
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
