@@ -4,8 +4,8 @@
 them; extracts of leading neurons (`extract.indices` leading) cut the same neurons out of the layers
 that the uniform map compares with. Teacher all-MiniLM-L6-v2, fine-tuned on each task; students of 3
 of its 6 layers, as wide as it or half as wide, are distilled from its outputs alone and from its
-outputs, states and attention under the uniform map. Both beginnings have the same seed, rate,
-examples and order; scores are on sentences that chose nothing.
+outputs, states and attention under the uniform map, at two learning rates. Both beginnings have the
+same seed, rate, examples and order; scores are on sentences that chose nothing.
 
     python -m benchmarks.kept_layers --small    # 2,000 examples a task; resumes
     python -m benchmarks.kept_layers --full     # all examples; resumes
@@ -90,13 +90,8 @@ def teacher_of(title: str, size: Size) -> Path:
     return run_finetune_job(settings, WORK / "kept_layers" / name, LoggingNarrator()).path
 
 
-def quality(records: Records, size: Size, job: dict[str, Any]) -> dict[str, float]:
-    """Distils a student, or takes what is known of it; how good it is.
-
-    Returns:
-        `quality`, on the sentences that chose nothing, and `chosen_by`, on those of the training
-        set that were held out.
-    """
+def quality(records: Records, size: Size, job: dict[str, Any]) -> dict[str, Any]:
+    """Distils a student, or takes what is known of it; its quality, and what it began as."""
     known = records.find(job)
     if known is None:
         beginning = BEGINNINGS[job["start"]]
@@ -123,7 +118,6 @@ def quality(records: Records, size: Size, job: dict[str, Any]) -> dict[str, floa
             job,
             {
                 "quality": told["quality"],
-                "chosen_by": told["quality_search"],
                 "initialisation": told["initialisation"],
             },
         )
@@ -140,26 +134,30 @@ def main() -> None:
     size: Size = parser.parse_args().size
     heading("benchmarks.kept_layers")
     records = Records("kept_layers")
-    for title, shape, terms in product(tasks(size), SHAPES, TERMS):
-        job = {"task": title, "shape": shape, "terms": terms, "examples": size.most_train}
-        found, rates = {}, {}
-        for start in BEGINNINGS:
-            tried = {
-                rate: quality(records, size, {**job, "start": start, "rate": rate, "seed": 0})
-                for rate in RATES
-            }
-            rates[start] = max(tried, key=lambda rate: tried[rate]["chosen_by"])
-            found[start] = [
-                quality(records, size, {**job, "start": start, "rate": rates[start], "seed": seed})
+    for title, shape, terms, rate in product(tasks(size), SHAPES, TERMS, RATES):
+        found = {
+            start: [
+                quality(
+                    records,
+                    size,
+                    {
+                        "task": title,
+                        "shape": shape,
+                        "terms": terms,
+                        "examples": size.most_train,
+                        "start": start,
+                        "rate": rate,
+                        "seed": seed,
+                    },
+                )
                 for seed in range(size.seeds)
             ]
-        print(f"\n{title}; {shape}; {terms}")
+            for start in BEGINNINGS
+        }
+        print(f"\n{title}; {shape}; {terms}; rate {rate:g}")
         for start, told in found.items():
             layers = ", ".join(str(layer + 1) for layer in told[0]["initialisation"]["layers"])
-            print(
-                f"  {start} ({layers}): {spread([one['quality'] for one in told])}; "
-                f"rate {rates[start]:g}"
-            )
+            print(f"  {start} ({layers}): {spread([one['quality'] for one in told])}")
         gaps = [
             100 * (ours["quality"] - theirs["quality"])
             for ours, theirs in zip(found[LEADING], found[SLICES], strict=True)
