@@ -88,8 +88,8 @@ def plan(
 ) -> Answer:
     """Tell what a search will do and take; train nothing.
 
-    Its time and its disk are told from a few timed steps. Takes the options of `stillhouse search`
-    and writes nothing.
+    Its time and its disk are told from a few timed steps, for a plain search or kd-nas. Takes the
+    options of `stillhouse search` and writes nothing.
 
     Next: the same command with `search` in place of `plan`.
 

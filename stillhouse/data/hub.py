@@ -82,6 +82,11 @@ def _load(name: str) -> datasets.DatasetDict:
     try:
         return datasets.load_dataset(dataset, config or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if "scripts are no longer supported" in str(error):
+            raise DataError(
+                f"{name} is a program that makes a dataset, and code of others is never run; name "
+                "a copy of it in Parquet files, on the hub or in a folder (hf:./FOLDER)"
+            ) from error
         raise DataError(
             f"cannot load {name} ({error}); check the name, go online once so that it is "
             "downloaded and kept, or give a folder that `datasets` can load as hf:./FOLDER"

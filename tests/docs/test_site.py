@@ -100,7 +100,7 @@ def test_the_site_opens_from_disk_and_finds_words_without_a_network(site, browse
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: thrown.append(str(error)))
     page.goto((site / "index.html").as_uri())
-    page.locator(".md-search__input").fill("hill climbing")
+    page.locator(".md-search__input").press_sequentially("hill climbing")  # it listens to keys
     found = page.locator(".md-search-result__link").first
     found.wait_for(state="attached")
     assert "add_strategy" in found.get_attribute("href")

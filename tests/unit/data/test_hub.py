@@ -102,7 +102,7 @@ def test_hidden_labels_of_a_test_split_are_explained(hub):
     [
         ConnectionError("offline"),
         ValueError("offline: no such configuration"),
-        RuntimeError("offline: dataset scripts are no longer supported"),
+        RuntimeError("offline: half of a file"),
         datasets.exceptions.DatasetNotFoundError("offline: no such dataset"),
     ],
 )
@@ -142,3 +142,11 @@ def test_a_folder_is_loaded_like_a_dataset_of_the_hub(folder):
 def test_what_is_neither_folder_nor_dataset_is_explained(folder):
     with pytest.raises(DataError, match=r"cannot load hf:\./nowhere.*check the name"):
         load("hf:./nowhere")
+
+
+def test_a_dataset_that_is_a_program_is_refused_and_not_run(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "old.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"hf:\./old is a program .* never run; .*Parquet"):
+        load("hf:./old")
