@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 import stillhouse.model.own_families  # noqa: F401  registers them
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of, layered_anatomy_of
-from stillhouse.model.teachers import load_tokenizer
+from stillhouse.model.teachers import fresh_weights, load_tokenizer, refuse_fresh_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -39,18 +39,21 @@ def load_encoder(name: str) -> Encoder:
     """Loads an encoder from the hub or from a folder; a head that it has is left out.
 
     Raises:
-        TeacherError: If nothing can be loaded from `name`, its family is not supported, or it has
-            no tokeniser.
+        TeacherError: If nothing can be loaded from `name`, its family is not supported, its weights
+            are not those of its configuration, or it has no tokeniser.
     """
     try:
         anatomy_of(AutoConfig.from_pretrained(name))
-        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        model, info = AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TeacherError(
             f"no encoder can be loaded from {name!r}: {reason}. Give a folder with config.json and "
             "weights, or a hub id"
         ) from error
+    refuse_fresh_encoder(name, model, fresh_weights(info))
     return Encoder(name=name, model=model.eval(), tokenizer=load_tokenizer(name))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
@@ -31,6 +32,7 @@ from stillhouse.model.lsq_parts import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from stillhouse.model.lsq_parts import Observer, QuantisedPart
@@ -192,16 +194,36 @@ def load_quantised(folder: str | Path) -> PreTrainedModel:
     """Loads a quantised model from a folder or from the hub.
 
     Raises:
-        TeacherError: If there is none, or its configuration does not say that it is quantised.
+        TeacherError: If there is none, or its configuration does not say that it is quantised, or
+            is of other weights.
     """
     model = unfilled_model(folder)
     try:
         file = cached_file(str(folder), WEIGHTS_FILE)
-    except (OSError, ValueError) as error:
+        assert file is not None
+        weights = load_file(file)
+    except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no weights in {str(folder)!r}: {error}") from error
-    assert file is not None
-    model.load_state_dict(load_file(file))
+    fill_quantised(model, weights, folder)
     return model
+
+
+def fill_quantised(
+    model: PreTrainedModel, weights: Mapping[str, Tensor], source: str | Path
+) -> None:
+    """Gives a quantised model the weights of a checkpoint, in place.
+
+    Raises:
+        TeacherError: If they are not those of its configuration.
+    """
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise TeacherError(
+            f"the weights in {str(source)!r} do not fit its config.json: {first[0].strip()} Give "
+            "the config.json that they were saved with"
+        ) from error
 
 
 def unfilled_model(folder: str | Path) -> PreTrainedModel:

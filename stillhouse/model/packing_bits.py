@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stillhouse.errors import ExportError
-from stillhouse.model.lsq import quantised_parts, told_bits, unfilled_model
+from stillhouse.model.lsq import fill_quantised, quantised_parts, told_bits, unfilled_model
 from stillhouse.model.lsq_parts import SMALLEST_CLIP, levels_of
 from stillhouse.space.counts import count_parameters
 
@@ -107,11 +107,14 @@ def read_packed(path: Path) -> Mapping[str, Tensor]:
     """Reads what `write_packed` wrote as the state of the quantised model.
 
     Raises:
-        ExportError: If the file tells no bits or shapes.
+        ExportError: If the file is damaged, or tells no bits or shapes.
     """
-    with safe_open(path, framework="pt") as file:
-        told = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except SafetensorError as error:
+        raise ExportError(f"{path} is damaged ({error}): write it again") from error
     if not {"weight_bits", "shapes"} <= told.keys():
         raise ExportError(f"{path} holds no packed weights: it tells no weight_bits and no shapes")
     bits = int(told["weight_bits"])
@@ -127,11 +130,12 @@ def load_packed(folder: Path) -> PreTrainedModel:
     """Loads a quantised model from its configuration and its packed weights alone.
 
     Raises:
-        TeacherError: If the configuration does not say that it is quantised.
-        ExportError: If the file of weights tells no bits or shapes.
+        TeacherError: If the configuration does not say that it is quantised, or is not that of the
+            weights.
+        ExportError: If the file of weights is damaged, or tells no bits or shapes.
     """
     model = unfilled_model(folder)
-    model.load_state_dict(dict(read_packed(folder / PACKED_FILE)))
+    fill_quantised(model, read_packed(folder / PACKED_FILE), folder)
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from stillhouse.model.lsq import load_quantised, told_bits
 from stillhouse.model.students import build_student
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -87,8 +87,9 @@ def load_model(
         head.
 
     Raises:
-        TeacherError: If nothing can be loaded from `name`, its family is not supported, or a
-            training is to start from a quantised one.
+        TeacherError: If nothing can be loaded from `name`, its family is not supported, weights
+            of its encoder are missing or of another shape, or a training is to start from a
+            quantised one.
     """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -108,12 +109,43 @@ def load_model(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
-    fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    fresh = fresh_weights(info)
+    refuse_fresh_encoder(name, model, fresh)
     if _has_other_head(config, kind):
         renew_outputs(model, seed=seed)  # weights of that name may have been the other head's
         return model.eval(), False
     has_head = fits and not any(key.startswith(head_paths(config, kind)) for key in fresh)
     return model.eval(), has_head
+
+
+def fresh_weights(info: Mapping[str, Any]) -> set[str]:
+    """Names the weights that transformers drew by chance, by what it tells of a loading."""
+    return {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+
+
+def refuse_fresh_encoder(name: str, model: PreTrainedModel, fresh: Iterable[str]) -> None:
+    """Checks that an encoder has the weights of its checkpoint; a pooler may be fresh.
+
+    Args:
+        name: Hub id or folder.
+        model: Loaded, with a head or bare.
+        fresh: Names of its weights that the checkpoint lacks, or has in another shape.
+
+    Raises:
+        TeacherError: Naming the first weight that was drawn by chance.
+    """
+    base = "" if model.base_model is model else f"{model.base_model_prefix}."
+    chance = sorted(
+        key
+        for key in fresh
+        if key.startswith(base) and not key.removeprefix(base).startswith("pooler.")
+    )
+    if chance:
+        others = f" and {len(chance) - 1} more" if len(chance) > 1 else ""
+        raise TeacherError(
+            f"{name!r} has weights that do not fit its config.json: {chance[0]}{others} would be "
+            "drawn by chance. Give the config.json that the weights were saved with"
+        )
 
 
 def _load_in_few_bits(name: str, kind: TaskKind, *, is_start: bool) -> tuple[PreTrainedModel, bool]:

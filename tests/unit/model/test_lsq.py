@@ -1,4 +1,5 @@
 import copy
+import json
 
 import pytest
 import torch
@@ -189,6 +190,23 @@ def test_a_plain_checkpoint_is_no_quantised_one(make_bert, tmp_path):
 def test_a_checkpoint_without_weights(make_bert, tokens, tmp_path):
     in_few_bits(make_bert(), tokens).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(TeacherError, match="no weights in"):
+        load_quantised(tmp_path)
+
+
+def test_weights_of_another_shape_than_the_configuration_tells(make_bert, tokens, tmp_path):
+    in_few_bits(make_bert(), tokens).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 24}))
+    with pytest.raises(
+        TeacherError, match=r"do not fit its config\.json: size mismatch for .*Give"
+    ):
+        load_quantised(tmp_path)
+
+
+def test_damaged_weights(make_bert, tokens, tmp_path):
+    in_few_bits(make_bert(), tokens).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"half of it")
     with pytest.raises(TeacherError, match="no weights in"):
         load_quantised(tmp_path)
 

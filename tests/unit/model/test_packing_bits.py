@@ -106,6 +106,14 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         read_packed(tmp_path / "other.safetensors")
 
 
+def test_a_damaged_file_is_told(packed_model, tmp_path):
+    write_packed(packed_model, tmp_path / PACKED_FILE)
+    whole = (tmp_path / PACKED_FILE).read_bytes()
+    (tmp_path / PACKED_FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ExportError, match=r"is damaged .*write it again"):
+        read_packed(tmp_path / PACKED_FILE)
+
+
 def test_the_file_tells_its_shapes(packed_model, tmp_path):
     write_packed(packed_model, tmp_path / PACKED_FILE)
     header = (tmp_path / PACKED_FILE).read_bytes()

@@ -15,6 +15,7 @@ from transformers import (
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import head_paths
+from stillhouse.model.encoders import load_encoder
 from stillhouse.model.heads import outputs_of
 from stillhouse.model.teachers import (
     fresh_bert,
@@ -172,6 +173,22 @@ def test_a_head_without_its_first_projection_is_fresh(make_model, family, tmp_pa
     assert len(weights) == len(original.state_dict()) - 2
     original.save_pretrained(tmp_path, state_dict=weights)
     assert not load_model(str(tmp_path), labels=3)[1]
+
+
+@pytest.mark.parametrize("changed", [{"intermediate_size": 24}, {"num_hidden_layers": 3}])
+def test_weights_that_do_not_fit_the_configuration_are_not_drawn_by_chance(saved, changed):
+    """Of another shape, or missing altogether."""
+    folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    words = (
+        r"do not fit its config.json: (bert\.)?encoder\.layer\.\d.* more would be drawn by chance"
+    )
+    for labels in (None, 3, 5):
+        with pytest.raises(TeacherError, match=words):
+            load_model(str(folder), labels=labels)
+    with pytest.raises(TeacherError, match=words):
+        load_encoder(str(folder))
 
 
 def test_a_fresh_head_does_not_hang_on_the_global_state(saved):
