@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from stillhouse.model.count import true_flops
 from stillhouse.model.described import described
 from stillhouse.model.own_families import needs_code
 from stillhouse.model.predict import predict
+from stillhouse.recipe.kept_seconds import seconds_kept
 from stillhouse.recipe.layer_map_search import with_searched_map
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh_finished
 from stillhouse.recipe.logbook import watched
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.device_settings import LimitSettings
     from stillhouse.run.directory import RunDirectory
+    from stillhouse.run.settings import DistillSettings
     from stillhouse.search.objectives import Objective
     from stillhouse.search.trial import Trial
 
@@ -121,11 +122,22 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
     Returns:
         Its folder below the run's `work`, complete.
     """
-    folder = bench.run.work / "finished" / winner.name
+    folder = _finished(bench, winner)
     if (folder / METRICS_FILE).exists():
         return folder
     distill = with_searched_map(bench, winner.model.config)
-    start_s = time.monotonic()
+    with seconds_kept(bench.run.work / "final" / f"{winner.name}.json") as spent_s:
+        _finish(bench, limits, winner, distill, spent_s)
+    return folder
+
+
+def _finish(
+    bench: Workbench,
+    limits: LimitSettings,
+    winner: Winner,
+    distill: DistillSettings,
+    spent_s: Callable[[], float],
+) -> None:
     settings = bench.settings
     terms = distillation_terms(
         distill,
@@ -160,7 +172,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
     metrics = {
         **measured,
         **told_layer_map(distill, winner.model.config, bench.teacher.config),
-        "cost_s": round(time.monotonic() - start_s, 3),
+        "cost_s": round(spent_s(), 3),
     }
     card = model_card(
         metrics,
@@ -170,7 +182,7 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         has_code=needs_code(winner.model.config),
     )
     save_checkpoint(
-        folder,
+        _finished(bench, winner),
         winner.model,
         bench.tokenizer,
         metrics=metrics,
@@ -178,7 +190,10 @@ def finish_winner(bench: Workbench, limits: LimitSettings, winner: Winner) -> Pa
         files={ANSWERS_FILE: answers},
     )
     checkpoint.clear()
-    return folder
+
+
+def _finished(bench: Workbench, winner: Winner) -> Path:
+    return bench.run.work / "finished" / winner.name
 
 
 def student_metrics(

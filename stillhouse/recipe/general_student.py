@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from stillhouse.recipe.general import (
     refuse_tasks,
     text_terms,
 )
+from stillhouse.recipe.kept_seconds import seconds_kept
 from stillhouse.recipe.layer_map_search import searched_map
 from stillhouse.recipe.limits import cost_metrics, teacher_costs
 from stillhouse.recipe.logbook import watched
@@ -114,17 +114,20 @@ def distil_generally(
     with run.timed("data"):
         bench = open_text_bench(settings, run, narrator, accelerator, source=source)
     _note_start(bench, scales, architecture)
-    start_s = time.monotonic()
-    layer_map = _layer_map(bench, architecture)
-    with run.timed("final"):
-        learnt = _learn(bench, architecture, layer_map)
-        student = bare_encoder(learnt.model)
-        metrics = {
-            **_learnt_metrics(bench, learnt),
-            **_cost_metrics(settings, scales, architecture, student=student, teacher=teacher.model),
-            "cost_s": round(time.monotonic() - start_s, 3),
-        }
-        _export(bench, student, metrics, folder)
+    with seconds_kept(run.work / "final.json") as spent_s:
+        layer_map = _layer_map(bench, architecture)
+        with run.timed("final"):
+            learnt = _learn(bench, architecture, layer_map)
+            student = bare_encoder(learnt.model)
+            costs = _cost_metrics(
+                settings, scales, architecture, student=student, teacher=teacher.model
+            )
+            metrics = {
+                **_learnt_metrics(bench, learnt),
+                **costs,
+                "cost_s": round(spent_s(), 3),
+            }
+            _export(bench, student, metrics, folder)
     return folder
 
 

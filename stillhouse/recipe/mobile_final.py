@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from stillhouse.export.checkpoint import METRICS_FILE, read_metrics, save_checkp
 from stillhouse.files import folder_written_aside
 from stillhouse.recipe.final import latency_metrics
 from stillhouse.recipe.flash import transfer
+from stillhouse.recipe.kept_seconds import seconds_kept
 from stillhouse.recipe.limits import cost_metrics, teacher_costs, weigh, weigh_finished
 from stillhouse.recipe.mobile_nursery import METRIC
 from stillhouse.recipe.pretrain import PRETRAIN_FOLDER, train_student
@@ -93,31 +93,31 @@ def finish_student(nursery: MobileNursery, finalist: Finalist) -> Path:
     folder = run.work / "finished" / name
     if (folder / METRICS_FILE).exists():
         return folder
-    start_s = time.monotonic()
-    student = nursery.build(finalist.architecture)
-    transfer(
-        nursery,
-        student,
-        name,
-        steps_a_layer=nursery.steps_a_layer(finalist.architecture),
-        keeps_checkpoints=True,
-    )
-    train_student(nursery, student, name)
-    metrics = {
-        **_student_metrics(nursery, student, finalist.architecture),
-        **finalist.facts,
-        "initialisation": {"kind": "transfer", "layers": []},
-        "cost_s": round(time.monotonic() - start_s, 3),
-    }
-    card = pretrained_card(
-        metrics,
-        how=finalist.how,
-        teacher=nursery.teacher.encoder.name,
-        corpus=settings.corpus.name,
-        has_code=False,
-    )
-    tokenizer = nursery.teacher.encoder.tokenizer
-    save_checkpoint(folder, student, tokenizer, metrics=metrics, card=card)
+    with seconds_kept(run.work / "final" / f"{name}.json") as spent_s:
+        student = nursery.build(finalist.architecture)
+        transfer(
+            nursery,
+            student,
+            name,
+            steps_a_layer=nursery.steps_a_layer(finalist.architecture),
+            keeps_checkpoints=True,
+        )
+        train_student(nursery, student, name)
+        metrics = {
+            **_student_metrics(nursery, student, finalist.architecture),
+            **finalist.facts,
+            "initialisation": {"kind": "transfer", "layers": []},
+            "cost_s": round(spent_s(), 3),
+        }
+        card = pretrained_card(
+            metrics,
+            how=finalist.how,
+            teacher=nursery.teacher.encoder.name,
+            corpus=settings.corpus.name,
+            has_code=False,
+        )
+        tokenizer = nursery.teacher.encoder.tokenizer
+        save_checkpoint(folder, student, tokenizer, metrics=metrics, card=card)
     for kind in ("transfer", PRETRAIN_FOLDER):
         shutil.rmtree(run.work / kind / name, ignore_errors=True)
     return folder
