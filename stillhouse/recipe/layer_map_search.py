@@ -96,7 +96,8 @@ def searched_map(bench: Workbench | TextBench, architecture: Architecture) -> Ge
     if best is None:
         raise RunError(
             f"none of {len(trials)} layer maps could be judged; the first: {trials[0].reason}. "
-            "Mend that, or name a map (distill.layer_map)"
+            "Mend that, or name a map (distill.layer_map), in a new run directory: this one holds "
+            "their failures"
         )
     if len(trials) > judged_before:
         bench.narrator.say(_told_best(best, trials, space))

@@ -20,7 +20,7 @@ from stillhouse.distill.loop import train
 from stillhouse.evaluate.metrics import constant_quality
 from stillhouse.model.anatomy import usable_positions
 from stillhouse.recipe.candidates import failing_alone
-from stillhouse.recipe.general import distil_on_text, fresh_student
+from stillhouse.recipe.general import distil_on_text, fresh_student, text_terms
 from stillhouse.recipe.kept_scores import KeptScores
 from stillhouse.recipe.logbook import watched
 from stillhouse.recipe.objective import distillation_terms
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from stillhouse.data.encoding import EncodedSet
     from stillhouse.distill.layer_maps import Genes
     from stillhouse.distill.steps import TrainReport, Watch
+    from stillhouse.distill.teacher import TeacherSignals
+    from stillhouse.distill.terms import Term
     from stillhouse.recipe.general import TextBench
     from stillhouse.recipe.workbench import Workbench
     from stillhouse.run.settings import RunSettings
@@ -126,10 +128,13 @@ class TextJudge:
         return f"{self.bench.teacher_hash} {self.architecture.key} {genes}"
 
     def _judge(self, genes: Genes, kept: KeptScores) -> MapJudgement:
-        bench, deadline = self.bench, _deadline(self.bench.settings)
+        bench, tasks = self.bench, self.tasks
         settings = bench.settings
         student, _ = fresh_student(bench, self.architecture, seed=settings.seed)
-        name = self._name(genes)
+        terms = text_terms(bench, student, genes, seed=settings.seed)
+        bench.signals(self.examples, terms, "Teacher over the proxy corpus")
+        # What was made until here is kept for all maps, and so the time of none.
+        deadline, name = _deadline(settings), self._name(genes)
         checkpoint = CheckpointFolder(
             path=bench.run.work / "layer-map" / name, fingerprint=self._fingerprint(genes)
         )
@@ -151,7 +156,7 @@ class TextJudge:
                 )
                 for seed in seeds_of(settings)
             ]
-            for place, task in enumerate(self.tasks)
+            for place, task in enumerate(tasks)
         }
         checkpoint.clear()
         means = {task: statistics.fmean(found) for task, found in scores.items()}
@@ -160,7 +165,7 @@ class TextJudge:
             attributes={
                 "scores": means,
                 "by_seed": scores,
-                "constants": {task.name: task.constant for task in self.tasks},
+                "constants": {task.name: task.constant for task in tasks},
                 "proxy_loss": report.loss,
                 "seed": settings.seed,
             },
@@ -239,7 +244,9 @@ class TaskJudge:
             return self._judge(genes, kept)
 
     def _judge(self, genes: Genes, kept: KeptScores) -> MapJudgement:
-        bench, deadline = self.bench, _deadline(self.bench.settings)
+        bench = self.bench
+        self._begun(genes, bench.settings.seed)  # what it makes for all maps is the time of none
+        deadline = _deadline(bench.settings)
         scores, losses = [], []
         for seed in seeds_of(bench.settings):
             score, loss = kept.several(
@@ -270,17 +277,8 @@ class TaskJudge:
     def _distil(
         self, genes: Genes, seed: int, deadline: float | None
     ) -> tuple[PreTrainedModel, TrainReport]:
-        bench, distill = self.bench, self.bench.settings.distill
-        student = bench.build(self.architecture, seed=seed).to(bench.accelerator.device)
-        bench.initialise(student)
-        terms = distillation_terms(
-            replace(distill, layer_map=genes),
-            student.config,
-            bench.teacher.config,
-            kind=bench.task.kind,
-            seed=seed,
-        )
-        teacher = bench.signals(bench.proxy, terms, "Teacher over the proxy set")
+        bench = self.bench
+        student, terms, teacher = self._begun(genes, seed)
         name = f"{self.architecture.layers}/{map_name(genes)}/{seed}"
         logs = bench.run.tensorboard / "layer-map" / name
         title = f"Layer map {list(genes)}"
@@ -295,6 +293,20 @@ class TaskJudge:
                 watch=watch,
             )
         return student, report
+
+    def _begun(self, genes: Genes, seed: int) -> tuple[PreTrainedModel, list[Term], TeacherSignals]:
+        """A student with its first weights, what it learns by, and the teacher's signals for it."""
+        bench, distill = self.bench, self.bench.settings.distill
+        student = bench.build(self.architecture, seed=seed).to(bench.accelerator.device)
+        bench.initialise(student)
+        terms = distillation_terms(
+            replace(distill, layer_map=genes),
+            student.config,
+            bench.teacher.config,
+            kind=bench.task.kind,
+            seed=seed,
+        )
+        return student, terms, bench.signals(bench.proxy, terms, "Teacher over the proxy set")
 
 
 def _deadline(settings: RunSettings) -> float | None:

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from stillhouse.errors import DataError, RunError, TrainingError
-from stillhouse.recipe import map_judges
+from stillhouse.recipe import general, map_judges
 from stillhouse.recipe.general import open_text_bench
 from stillhouse.recipe.kept_scores import KeptScores
 from stillhouse.recipe.layer_map_search import (
@@ -183,8 +183,24 @@ def test_a_map_that_fails_does_not_win_and_none_left_is_an_error(open_bench, mon
 
 def test_a_map_that_takes_too_long_fails_alone(open_bench):
     bench = open_bench(search__candidate_seconds=1e-9)
-    with pytest.raises(RunError, match=r"none of 3 layer maps could be judged; .*time"):
+    with pytest.raises(
+        RunError, match=r"none of 3 layer maps could be judged; .*time.*new run directory"
+    ):
         searched_map(bench, SHAPE)
+
+
+def test_what_is_made_once_for_all_maps_is_the_time_of_none(open_bench, monkeypatch):
+    """The teacher's signals, which the first map of a layer makes, and first weights."""
+    bench, order = open_bench(), []
+    deadline, cached = map_judges._deadline, general.cached_teacher
+    monkeypatch.setattr(map_judges, "_deadline", lambda one: order.append("limit") or deadline(one))
+    monkeypatch.setattr(
+        general, "cached_teacher", lambda *a, **k: order.append("signals") or cached(*a, **k)
+    )
+    judge = TextJudge(bench=bench, architecture=SHAPE)
+    judge((1, 4))
+    judge((2, 3))
+    assert order == ["signals", "limit", "signals"] * 2  # the second time from the cache
 
 
 def test_maps_that_taught_nothing_are_said_to_be_ranked_by_chance(open_bench, talk):
@@ -343,6 +359,7 @@ def test_a_killed_judgement_on_a_task_keeps_the_seeds_that_were_done(tmp_path, m
             raise KeyboardInterrupt
         return 0.5 + seed / 10, 1.0
 
+    monkeypatch.setattr(map_judges.TaskJudge, "_begun", lambda *_: None)
     monkeypatch.setattr(map_judges.TaskJudge, "_score_and_loss", judged_seed)
     monkeypatch.setattr(map_judges.TaskJudge, "constant", 0.5)
     judge = map_judges.TaskJudge(bench=bench, architecture=SHAPE)
