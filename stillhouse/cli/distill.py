@@ -31,6 +31,26 @@ from stillhouse.cli.screen import EXIT_OVER_LIMITS, narrator, resumable
 from stillhouse.cli.search_options import gather_settings, task_options
 from stillhouse.errors import SettingsError
 
+_READS_ON_A_TASK = (
+    "recipe",
+    "seed",
+    "teacher",
+    "student",
+    "task",
+    "limit",
+    "device",
+    "distill",
+    "extract",
+    "mlm",
+    "quantise",
+    "layer_map",
+    "search.proxy_examples",
+    "search.epochs",
+    "search.candidate_seconds",
+    "final.epochs",
+)
+"""Of the search, what judges a layer map on the task."""
+
 
 @answers
 def distill(
@@ -133,6 +153,7 @@ def distill(
         limits=limit or (),
         device=device,
         overrides=overrides or (),
+        reads={"plain": _READS_ON_A_TASK},
     )
     distilled = settings.distill
     if layer_map is not None and not (distilled.hidden_weight or distilled.attention_weight):

@@ -43,12 +43,12 @@ def evaluate(
         ),
     ] = None,
     loyalty_base: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Logarithm of the probability loyalty: e (as published) or 2.",
+            help="Logarithm of the probability loyalty: e, as published, or 2; e if not given.",
             autocompletion=completion.one_of(*BASES),
         ),
-    ] = "e",
+    ] = None,
     text: TextOption = None,
     label: LabelOption = None,
     dev: DevOption = None,
@@ -63,7 +63,9 @@ def evaluate(
         A student, and how often it answers as its teacher does
             stillhouse evaluate runs/sst2/students/1 --task glue/sst2 --teacher runs/sst2/teacher
     """
-    if loyalty_base not in BASES:
+    if loyalty_base is not None and teacher is None:
+        raise SettingsError("--loyalty-base is of the loyalty to a teacher: give one (--teacher)")
+    if loyalty_base not in (None, *BASES):
         raise SettingsError(
             f"--loyalty-base is e or 2, but is {loyalty_base!r}{did_you_mean(loyalty_base, BASES)}"
         )
@@ -76,7 +78,7 @@ def evaluate(
     from stillhouse.api import evaluate as evaluate_model  # noqa: PLC0415  torch loads after parsing
 
     quiet_libraries()
-    base = cast(Any, loyalty_base)
+    base = cast(Any, loyalty_base or "e")
     with stoppable():
         result = evaluate_model(model, settings.task, teacher=teacher, base=base)
     told = {

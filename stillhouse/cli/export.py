@@ -84,6 +84,8 @@ def export(
     checked: Any = check
     if check is not None and not is_plain_text(check):
         checked = gather_settings(None, task_options(check, text, label, dev, metric)).task
+    else:
+        _refuse_without_task({"text": text, "label": label, "dev": dev, "metric": metric})
     from stillhouse.api import export_onnx  # noqa: PLC0415  torch loads after parsing
 
     quiet_libraries()
@@ -94,6 +96,16 @@ def export(
         show=lambda: _show(exported.told),
         done=f"Try it: cd {exported.path} && {exported.told['example']}",
     )
+
+
+def _refuse_without_task(given: Mapping[str, str | None]) -> None:
+    """Refuses options of a task where there is none."""
+    options = [f"--{name}" for name, value in given.items() if value is not None]
+    if options:
+        raise SettingsError(
+            f"{', '.join(options)}: what is checked on is no task; give one with --check, such as "
+            "glue/sst2 or a table, or leave that out"
+        )
 
 
 def _show(told: Mapping[str, Any]) -> None:

@@ -114,8 +114,8 @@ def measure(
     from stillhouse.recipe.measuring import MeasureSettings  # noqa: PLC0415  loads torch
 
     settings = MeasureSettings(
-        devices=_listed(device),
-        precisions=cast("Any", _listed(precision)),  # checked there
+        devices=_listed("--device", device),
+        precisions=cast("Any", _listed("--precision", precision)),  # checked there
         batches=_numbers("--batch", batch),
         lengths=_numbers("--length", length),
         threads=threads,
@@ -153,13 +153,16 @@ def measure(
     )
 
 
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not parts:
+        raise SettingsError(f"{option} names nothing, got {text!r}; leave it out for its default")
+    return parts
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in _listed(text))
+        return tuple(int(part) for part in _listed(option, text))
     except ValueError as error:
         raise SettingsError(
             f"{option} must be whole numbers with commas between, such as 1,8, got {text!r}"

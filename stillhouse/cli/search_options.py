@@ -46,6 +46,25 @@ WordsArgument = Annotated[
 ]
 
 
+_READS_ON_A_TASK = (
+    "recipe",
+    "seed",
+    "teacher",
+    "task",
+    "space",
+    "limit",
+    "device",
+    "search",
+    "distill",
+    "extract",
+    "mlm",
+    "quantise",
+    "layer_map",
+    "final",
+    "compare",
+)
+
+
 def gather_settings(
     file: Path | None,
     options: Mapping[str, Any],
@@ -54,7 +73,7 @@ def gather_settings(
     time: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
-    reads: Sequence[str] | None = None,
+    reads: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
 ) -> RunSettings:
     """Merges a settings file and options; loads torch only now, so that --help is quick."""
     from stillhouse.cli.settings import gather_settings as gather  # noqa: PLC0415  loads torch
@@ -192,6 +211,7 @@ def search_settings(
         time=time,
         device=device,
         overrides=overrides or (),
+        reads={"plain": _READS_ON_A_TASK, "kd-nas": _READS_ON_A_TASK},
     )
     if student is not None and settings.recipe != "layer-map":
         raise SettingsError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def gather_settings(
     time: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
-    reads: Sequence[str] | None = None,
+    reads: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
 ) -> RunSettings:
     """Merges a settings file, options and `--set`, the later ones winning.
 
@@ -42,6 +42,7 @@ def gather_settings(
         overrides: Texts such as `search.epochs=2`.
         reads: Sections and settings that the command reads, where that is not most of them; no
             other can be in `overrides`. A file may hold more, for it may serve several commands.
+            Where that hangs on the recipe, by recipe; one that is not named reads most of them.
 
     Raises:
         SettingsError: Naming the path, the rule and the value of whatever is wrong.
@@ -58,16 +59,18 @@ def gather_settings(
         values["search.seconds"] = parse_duration(time)
     if device is not None:
         values |= read_device(device)
-    given = dict(parse_override(text) for text in overrides)
+    given = dict(_single(dict(parse_override(text) for text in overrides)))
     settings = settings_from_dict(apply_overrides(data, values | given))
+    if isinstance(reads, Mapping):
+        reads = reads.get(settings.recipe)
     if reads is not None:
         _refuse_unread(given, reads)
     return settings
 
 
-def _refuse_unread(given: Mapping[str, Any], reads: Sequence[str]) -> None:
+def _refuse_unread(given: Iterable[str], reads: Sequence[str]) -> None:
     """Refuses settings that would do nothing."""
-    for path in _single(given):
+    for path in given:
         if not any(path == one or path.startswith(f"{one}.") for one in reads):
             raise SettingsError(
                 f"--set {path}: this command does not read it; it reads {', '.join(reads)}. Leave "
@@ -75,13 +78,13 @@ def _refuse_unread(given: Mapping[str, Any], reads: Sequence[str]) -> None:
             )
 
 
-def _single(given: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Names the single settings that are given, those of a whole section too."""
+def _single(given: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Takes sections that are given whole apart: what they do not name stays as it is."""
     for name, value in given.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _single(value, f"{path}{name}.")
         else:
-            yield f"{path}{name}"
+            yield f"{path}{name}", value
 
 
 def _recipe(data: Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]) -> object:

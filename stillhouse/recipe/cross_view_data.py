@@ -150,6 +150,12 @@ def read_tagger_data(task: Task, settings: RunSettings, *, word_size: int) -> Ta
     counts = word_counts(train["words"]), word_counts(text.sentences)
     vectors = _read_vectors(wanted, counts, word_size)
     lexicon = build_lexicon(*counts, vectors=vectors, most_words=wanted.most_words)
+    if vectors and not any(word in vectors for word in lexicon.words):
+        raise DataError(
+            f"{wanted.vectors} has a vector for none of the {len(lexicon.words):,} words that the "
+            "tagger knows: give vectors of the language and the spelling of its texts, or more "
+            "words (cross_view.most_words)"
+        )
     code = tag_code(train["tags"], task.label_names, where=f"training set of {task.name}")
     return TaggerData(
         name=task.name,

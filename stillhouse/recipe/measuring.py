@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -75,8 +76,10 @@ class MeasureSettings:
             raise SettingsError(
                 f"--padding must be at least 0 and below 1, got {self.padding_fraction}"
             )
-        if self.longest_s < 0:
-            raise SettingsError(f"--seconds must not be negative, got {self.longest_s:g}")
+        if not 0 <= self.longest_s < math.inf:
+            raise SettingsError(
+                f"--seconds must be finite and not negative, got {self.longest_s:g}"
+            )
 
     @property
     def kinds(self) -> tuple[str, ...]:

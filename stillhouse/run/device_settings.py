@@ -43,10 +43,9 @@ class LimitSettings:
     flops_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses limits that are infinite or not above 0."""
+        """Refuses limits that are not above 0."""
         for name, value in self.given().items():
             check(holds=value > 0, rule=f"limit.{name} must be above 0", value=value)
-            check(holds=value < math.inf, rule=f"limit.{name} must be finite", value=value)
 
     def given(self) -> dict[str, float]:
         """Returns the limits that were set."""

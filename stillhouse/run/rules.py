@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-STRICT = ConfigDict(extra="forbid")
-"""Of every class of settings: no key that it does not know."""
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of every class of settings: no key that it does not know, no number that is not finite."""
 
 
 def check(*, holds: bool, rule: str, value: object) -> None:

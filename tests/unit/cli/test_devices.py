@@ -193,6 +193,8 @@ def test_ctrl_c_before_the_first_row(run_cli, measured):
         (("--device", "phone-cpu"), "tells latencies of what does not run here"),
         (("--batch", "1,many"), "--batch must be whole numbers with commas between"),
         (("--length", "0"), "--length must be at least 1, got 0"),
+        (("--batch", ","), "--batch names nothing, got ','; leave it out for its default"),
+        (("--device", ""), "--device names nothing, got ''"),
         (("--out", "no/such/folder/x.json"), "--out: there is no folder no/such/folder"),
         (("--device", "cpu", "--precision", "int8"), "nothing of this can be measured: cpu has no"),
     ],

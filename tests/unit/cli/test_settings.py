@@ -20,6 +20,16 @@ def test_set_wins_over_options_and_options_over_the_file(tmp_path):
     assert settings.task.metric is None
 
 
+def test_a_section_that_is_set_whole_keeps_what_it_does_not_name(tmp_path):
+    file = tmp_path / "given.yaml"
+    file.write_text("search: {strategy: random}")
+    settings = gather_settings(
+        file, {"search.candidates": 2}, overrides=["search={epochs: 0.5}", "search.ask=3"]
+    )
+    search = settings.search
+    assert (search.strategy, search.candidates, search.epochs, search.ask) == ("random", 2, 0.5, 3)
+
+
 def test_limits_are_numbers_by_name():
     settings = gather_settings(None, {}, limits=["latency_ms=5", "parameters=1e7", "size_mb=2.5"])
     assert settings.limit.given() == {"latency_ms": 5.0, "size_mb": 2.5, "parameters": 1e7}

@@ -143,3 +143,26 @@ def test_a_setting_that_a_command_does_not_read_is_refused(run_cli, command, pat
     code, _, err = run_cli(command, *words, "--set", f"{path}=3")
     assert code == 1
     assert f"--set {path}: this command does not read it; it reads task" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("evaluate", "m", "--task", "embedded", "--loyalty-base", "2"), "give one (--teacher)"),
+        (("export", "m", "--text", "a", "--metric", "f1"), "--text, --metric: what is checked on"),
+        (("export", "m", "--check", "some.txt", "--label", "x"), "--label: what is checked on"),
+        (("search", "--set", "supernet.steps=3"), "--set supernet.steps: this command does not"),
+        (
+            ("search", "kd-nas", "--set", "pretrain={steps: 3}"),
+            "--set pretrain.steps: this command",
+        ),
+        (
+            ("distill", "--student", "layers=2", "--set", "search.candidates=5"),
+            "--set search.candidates: this command does not read it",
+        ),
+    ],
+)
+def test_options_of_what_is_not_there_are_refused(run_cli, arguments, told):
+    code, out, err = run_cli(*arguments)
+    assert (code, out) == (1, "")
+    assert told in err

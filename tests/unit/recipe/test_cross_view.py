@@ -142,6 +142,16 @@ def test_vectors_of_a_file_are_found_and_another_width_is_refused(task, tmp_path
     assert again.fingerprint != data.fingerprint
 
 
+def test_vectors_of_words_that_are_not_known_are_refused(task, tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("soleil 1 2 3\n")
+    given = settings(vectors=str(path), word_size=3, most_words=1)
+    with pytest.raises(
+        DataError, match=r"a vector for none of the 1 words .*cross_view.most_words"
+    ):
+        read_tagger_data(task, given, word_size=3)
+
+
 # Teachers.
 
 

@@ -188,7 +188,8 @@ def test_what_no_device_has_is_refused_before_a_checkpoint_is_read():
         ({"lengths": (-3,)}, "--length must be at least 1, got -3"),
         ({"threads": 0}, "--threads must be at least 1, got 0"),
         ({"padding_fraction": 1.0}, "--padding must be at least 0 and below 1, got 1.0"),
-        ({"longest_s": -1.0}, "--seconds must not be negative, got -1"),
+        ({"longest_s": -1.0}, "--seconds must be finite and not negative, got -1"),
+        ({"longest_s": float("nan")}, "--seconds must be finite and not negative, got nan"),
     ],
 )
 def test_impossible_settings_are_refused(changes, told):
