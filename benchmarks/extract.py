@@ -3,7 +3,7 @@
 Teacher all-MiniLM-L6-v2, English Wikipedia; students of 3 layers of 192 with 12 heads learn the
 teacher's attention and states under the uniform map. They begin as the teacher's most important
 neurons (ETD-Impt), as neurons drawn by chance (ETD-Rand), as leading slices of the layers of the
-uniform map (`leading`) or of spread layers, as stillhouse cuts them (`slices`), or from scratch.
+uniform map (`leading`) or of spread layers (`slices`), or from scratch.
 Each beginning has the better of two learning rates, by its own loss with the first seed on one half
 of the held-out text. Told are the loss on the other half along the way, the steps until a beginning
 is as good as scratch is at its end, and SST-2 after fine-tuning alike. A curve's rate is still high
@@ -41,8 +41,6 @@ from stillhouse.api import run_finetune_job
 from stillhouse.distill.measure import mean_loss
 from stillhouse.distill.steps import Evaluations, Watch
 from stillhouse.export.checkpoint import save_checkpoint
-from stillhouse.model.kept_layers import uniform_layers
-from stillhouse.model.slicing import copy_slices
 from stillhouse.recipe.first_weights import kept_importance
 from stillhouse.recipe.general import (
     TextBench,
@@ -58,12 +56,11 @@ from stillhouse.run.settings import RunSettings, settings_from_dict
 from stillhouse.space.architecture import parse_architecture
 
 SHAPE = "layers=3,hidden_size=192,heads=12,ffn_size=768"
-LEADING = "leading"
 BEGINNINGS: dict[str, dict[str, dict[str, Any]]] = {
     "importance": {"distill": {"initialisation": "extract"}, "extract": {"indices": "importance"}},
     "random": {"distill": {"initialisation": "extract"}, "extract": {"indices": "random"}},
-    LEADING: {"distill": {"initialisation": "scratch"}, "extract": {}},
-    "slices": {"distill": {"initialisation": "slices"}, "extract": {}},
+    "leading": {"distill": {"kept_layers": "uniform"}, "extract": {}},
+    "slices": {"distill": {"kept_layers": "spread"}, "extract": {}},
     "scratch": {"distill": {"initialisation": "scratch"}, "extract": {}},
 }
 RATES = (5e-4, 2e-3)
@@ -177,10 +174,6 @@ def distilled(
     bench = replace(bench, settings=settings)
     measured_s = measuring_s(records, bench) if name == "importance" else 0.0
     student, start = fresh_student(bench, architecture(bench), seed=seed)
-    if name == LEADING:
-        teacher = bench.source.model
-        depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
-        copy_slices(student, teacher, uniform_layers(*depths))
     terms = text_terms(bench, student, "uniform", seed=seed)
     halves = [bench.held_out.select(numbers) for numbers in half_numbers(len(bench.held_out))]
     signals = [bench.signals(half, terms, "Teacher over held-out text") for half in halves]

@@ -1,11 +1,11 @@
 """Which layers of the teacher a student should begin as: spread ones or those of the uniform map.
 
-`slices`, stillhouse's default, keep the first and the last layer and spread the others between
-them; extracts of leading neurons (`extract.indices` leading) cut the same neurons out of the layers
-that the uniform map compares with. Teacher all-MiniLM-L6-v2, fine-tuned on each task; students of 3
-of its 6 layers, as wide as it or half as wide, are distilled from its outputs alone and from its
-outputs, states and attention under the uniform map, at two learning rates. Both beginnings have the
-same seed, rate, examples and order; scores are on sentences that chose nothing.
+Slices keep the first and the last layer and spread the others between them (`distill.kept_layers`
+spread), or they keep those that the uniform map compares with (uniform). Teacher all-MiniLM-L6-v2,
+fine-tuned on each task; students of 3 of its 6 layers, as wide as it or half as wide, are distilled
+from its outputs alone and from its outputs, states and attention under the uniform map, at two
+learning rates. Both beginnings have the same seed, rate, examples and order; scores are on
+sentences that chose nothing.
 
     python -m benchmarks.kept_layers --small    # 2,000 examples a task; resumes
     python -m benchmarks.kept_layers --full     # all examples; resumes
@@ -32,11 +32,7 @@ TERMS: dict[str, dict[str, float]] = {
     "outputs": {},
     "outputs, states, attention": {"hidden_weight": 1.0, "attention_weight": 1.0},
 }
-SLICES, LEADING = "slices of spread layers", "leading neurons of the map's layers"
-BEGINNINGS: dict[str, dict[str, Any]] = {
-    SLICES: {"distill": {"initialisation": "slices"}},
-    LEADING: {"distill": {"initialisation": "extract"}, "extract": {"indices": "leading"}},
-}
+RULES = ("spread", "uniform")
 RATES = (3e-4, 1e-3)
 
 
@@ -94,7 +90,6 @@ def quality(records: Records, size: Size, job: dict[str, Any]) -> dict[str, Any]
     """Distils a student, or takes what is known of it; its quality, and what it began as."""
     known = records.find(job)
     if known is None:
-        beginning = BEGINNINGS[job["start"]]
         settings = settings_from_dict(
             {
                 "teacher": {"model": str(teacher_of(job["task"], size)), "finetune": "never"},
@@ -102,10 +97,9 @@ def quality(records: Records, size: Size, job: dict[str, Any]) -> dict[str, Any]
                 "student": SHAPES[job["shape"]],
                 "distill": {
                     "learning_rate": job["rate"],
+                    "kept_layers": job["rule"],
                     **TERMS[job["terms"]],
-                    **beginning["distill"],
                 },
-                "extract": beginning.get("extract", {}),
                 "device": {"kind": "analytic", "chip": "tpu-v4i", "length": 32},
                 "final": {"epochs": size.epochs},
                 "seed": job["seed"],
@@ -136,7 +130,7 @@ def main() -> None:
     records = Records("kept_layers")
     for title, shape, terms, rate in product(tasks(size), SHAPES, TERMS, RATES):
         found = {
-            start: [
+            rule: [
                 quality(
                     records,
                     size,
@@ -145,27 +139,27 @@ def main() -> None:
                         "shape": shape,
                         "terms": terms,
                         "examples": size.most_train,
-                        "start": start,
+                        "rule": rule,
                         "rate": rate,
                         "seed": seed,
                     },
                 )
                 for seed in range(size.seeds)
             ]
-            for start in BEGINNINGS
+            for rule in RULES
         }
         print(f"\n{title}; {shape}; {terms}; rate {rate:g}")
-        for start, told in found.items():
+        for rule, told in found.items():
             layers = ", ".join(str(layer + 1) for layer in told[0]["initialisation"]["layers"])
-            print(f"  {start} ({layers}): {spread([one['quality'] for one in told])}")
+            print(f"  {rule} ({layers}): {spread([one['quality'] for one in told])}")
         gaps = [
             100 * (ours["quality"] - theirs["quality"])
-            for ours, theirs in zip(found[LEADING], found[SLICES], strict=True)
+            for ours, theirs in zip(found["uniform"], found["spread"], strict=True)
         ]
         _, low, high = interval(gaps)
         unresolved = "" if low > 0 or high < 0 else ": not resolved; small: not evidence"
         print(
-            f"  the map's layers less spread ones: {spread(gaps, '+.2f')} points, "
+            f"  uniform less spread: {spread(gaps, '+.2f')} points, "
             f"n = {size.seeds} seeds{unresolved}",
             flush=True,
         )

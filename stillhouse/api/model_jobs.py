@@ -177,7 +177,13 @@ def run_quantise_job(
     refuse_workers("quantise")
     refuse_idle_settings(
         settings,
-        (*IDLE_IN_PLAIN_JOBS, "distill.layer_map", "distill.initialisation", "distill.embeddings"),
+        (
+            *IDLE_IN_PLAIN_JOBS,
+            "distill.layer_map",
+            "distill.initialisation",
+            "distill.kept_layers",
+            "distill.embeddings",
+        ),
         "a model in few bits learns from itself, layer by layer, as the section quantise says",
         job="quantise",
     )

@@ -102,11 +102,7 @@ def model_card(
 
 def _first_weights(described: Mapping[str, Any]) -> str:
     """Tells where they came from, of an extract also how its neurons were chosen."""
-    rules = {
-        "importance": "the most important neurons",
-        "leading": "the leading neurons",
-        "random": "neurons drawn by chance",
-    }
+    rules = {"importance": "the most important neurons", "random": "neurons drawn by chance"}
     kind: str = described["kind"]
     return f"{rules[described['indices']]} of the teacher" if "indices" in described else kind
 

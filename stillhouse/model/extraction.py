@@ -1,7 +1,6 @@
 """Extracts: students that begin as chosen neurons of their teacher.
 
-A neuron has a score, and the student has those of highest score. Random scores choose at random,
-falling ones the leading neurons.
+A neuron has a score, and the student has those of highest score. Random scores choose at random.
 
 Letters in names: D hidden, L layers of the teacher, H heads, K per-head width, F feed-forward
 width, N any neurons.
@@ -52,17 +51,6 @@ def random_importance(teacher: BertArchitecture, *, seed: int) -> Importance:
         hidden_D=torch.rand(teacher.hidden_size, generator=generator),
         heads_LHK=torch.rand(teacher.layers, teacher.heads, teacher.head_size, generator=generator),
         ffn_LF=torch.rand(teacher.layers, teacher.ffn_size, generator=generator),
-    )
-
-
-def leading_importance(teacher: BertArchitecture) -> Importance:
-    """Scores that fall from the first neuron to the last, so that leading ones are chosen."""
-    return Importance(
-        hidden_D=_falling(teacher.hidden_size),
-        heads_LHK=_falling(teacher.heads * teacher.head_size)
-        .view(teacher.heads, teacher.head_size)
-        .expand(teacher.layers, -1, -1),
-        ffn_LF=_falling(teacher.ffn_size).expand(teacher.layers, -1),
     )
 
 
@@ -153,10 +141,6 @@ def chosen_head_rows(scores_HK: Tensor, student: BertArchitecture) -> Tensor:
         missing = within.new_full((student.head_size - len(within),), NO_SOURCE)
         rows += [source * size + within, missing]
     return torch.cat(rows)
-
-
-def _falling(count: int) -> Tensor:
-    return torch.arange(count, 0, -1, dtype=torch.float32)
 
 
 def _by_importance(scores_N: Tensor) -> Tensor:

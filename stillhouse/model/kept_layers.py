@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+KeptLayersRule: TypeAlias = Literal["spread", "uniform"]
+"""`spread_layers` or `uniform_layers`."""
+
+
+def kept_layers(rule: KeptLayersRule, student_layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """Chooses teacher layers for a student by the rule of that name."""
+    choose = uniform_layers if rule == "uniform" else spread_layers
+    return choose(student_layers, teacher_layers)
+
 
 def spread_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
     """Chooses teacher layers for a student: evenly spread, the first and the last one included.

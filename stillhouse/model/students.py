@@ -17,7 +17,7 @@ from stillhouse.model.anatomy import (
     layered_anatomy_of,
 )
 from stillhouse.model.heads import auto_class_of
-from stillhouse.model.kept_layers import spread_layers
+from stillhouse.model.kept_layers import KeptLayersRule, kept_layers
 from stillhouse.model.mobilebert import mobilebert_config
 from stillhouse.model.modeling_free_head_bert import FreeHeadBertConfig
 from stillhouse.model.slicing import copy_slices
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stillhouse.space.architecture import Architecture, BertArchitecture
 
 InitialisationKind: TypeAlias = Literal["slices", "extract", "scratch"]
-IndexRule: TypeAlias = Literal["importance", "leading", "random"]
+IndexRule: TypeAlias = Literal["importance", "random"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,11 @@ def build_student(
 
 
 def initialise_student(
-    student: PreTrainedModel, teacher: PreTrainedModel, kind: Literal["slices", "scratch"]
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    kind: Literal["slices", "scratch"],
+    *,
+    rule: KeptLayersRule = "spread",
 ) -> Initialisation:
     """Gives a freshly built student its first weights, in place.
 
@@ -147,13 +151,15 @@ def initialise_student(
         student: Fresh model; keeps its random weights with `scratch`.
         teacher: Source of the slices, of its head too where that is for the same kind of task.
         kind: Where the weights come from.
+        rule: Which layers slices keep.
 
     Returns:
         What was done, for the trial record.
     """
     if kind == "scratch":
         return Initialisation(kind=kind)
-    layers = spread_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
+    layers = kept_layers(rule, *depths)
     copy_slices(student, teacher, layers)
     return Initialisation(kind=kind, layers=layers)
 

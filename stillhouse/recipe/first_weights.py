@@ -25,7 +25,7 @@ from stillhouse.distill.importance import (
 from stillhouse.errors import SettingsError, TeacherError
 from stillhouse.files import folder_written_aside
 from stillhouse.model.anatomy import architecture_of
-from stillhouse.model.extraction import Importance, extract, leading_importance, random_importance
+from stillhouse.model.extraction import Importance, extract, random_importance
 from stillhouse.model.heads import head_of
 from stillhouse.model.mlm_teachers import MlmHead, load_mlm_teacher
 from stillhouse.model.students import Initialisation, initialise_student
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
     from stillhouse.data.encoding import EncodedSet
     from stillhouse.data.metric_names import TaskKind
+    from stillhouse.model.kept_layers import KeptLayersRule
     from stillhouse.model.teachers import Teacher
     from stillhouse.run.progress import Narrator
-    from stillhouse.run.settings import RunSettings
+    from stillhouse.run.settings import DistillSettings, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def first_weights(
     Args:
         student: Fresh model, wherever it is.
         teacher: Where slices and neurons come from.
-        settings: Of the run: `distill.initialisation`, and `extract` with it.
+        settings: Of the run: `distill.initialisation`, and what goes with it.
         sample: Examples of which some tell the neurons' importance, the same ones for each student
             of a run.
         folder: Keeps that importance for the next student.
@@ -84,17 +85,28 @@ def first_weights(
     """
     kind = settings.distill.initialisation
     if kind != "extract":
-        return initialise_student(student, teacher.model, kind)
+        return initialise_student(
+            student, teacher.model, kind, rule=kept_layers_rule(settings.distill)
+        )
     loss = None
-    match settings.extract.indices:
-        case "importance":
-            importance, loss = kept_importance(teacher, settings, sample, folder, narrator)
-        case "leading":
-            importance = leading_importance(architecture_of(teacher.model.config))
-        case "random":
-            importance = random_importance(architecture_of(teacher.model.config), seed=seed)
+    if settings.extract.indices == "random":
+        importance = random_importance(architecture_of(teacher.model.config), seed=seed)
+    else:
+        importance, loss = kept_importance(teacher, settings, sample, folder, narrator)
     cut = extract(student, teacher.model, importance)
     return Initialisation(kind=kind, layers=cut.layers, indices=settings.extract.indices, loss=loss)
+
+
+def kept_layers_rule(distill: DistillSettings) -> KeptLayersRule:
+    """Resolves which layers of the teacher slices keep.
+
+    A layer that begins as the one that it learns from has the less to learn: of the spread ones,
+    only the last does so under the uniform map, which candidates of a search for a map have, too.
+    """
+    if distill.kept_layers != "auto":
+        return distill.kept_layers
+    learns_layers = distill.hidden_weight > 0 or distill.attention_weight > 0
+    return "uniform" if learns_layers and distill.layer_map in ("uniform", "search") else "spread"
 
 
 def kept_importance(

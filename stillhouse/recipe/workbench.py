@@ -291,15 +291,11 @@ class Workbench:
     def initialise(self, student: PreTrainedModel) -> Initialisation:
         """Gives a freshly built student its first weights, in place, and tells where from.
 
-        Before the teacher is prepared the important neurons of an extract are drawn by chance:
-        nothing is trained then, and the importance would be that of other weights.
+        Before the teacher is prepared the neurons of an extract are drawn by chance: nothing is
+        trained then, and the importance would be that of other weights.
         """
         settings = self.settings
-        is_measured = (
-            settings.distill.initialisation == "extract"
-            and settings.extract.indices == "importance"
-        )
-        if is_measured and not self.teacher_hash:
+        if settings.distill.initialisation == "extract" and not self.teacher_hash:
             if settings.extract.loss == "words":  # refused now rather than after the teacher
                 resolve_loss(self.source, settings, self.data.train)
             settings = replace(settings, extract=replace(settings.extract, indices="random"))

@@ -321,15 +321,14 @@ def _read_competitors(run: Path, teacher: Figures, notes: list[str]) -> Iterator
 def _initialisation(described: object) -> str:
     """How the first weights came about, as in `slices of teacher layers 2, 4`, counted from 1.
 
-    Of an extract, also how its neurons were chosen: `neurons by importance`, `leading neurons`.
+    Of an extract, also how its neurons were chosen: `neurons by importance`.
     """
     if not isinstance(described, Mapping) or "kind" not in described:
         return plain(described or "")
     layers = [place + 1 for place in described.get("layers") or () if isinstance(place, int)]
     whose = "its" if described["kind"] == "supernet" else "teacher"
-    indices = plain(described.get("indices") or "")
-    ways = {"": "", "random": ", neurons by chance", "leading": ", leading neurons"}
-    chosen = ways.get(indices, f", neurons by {indices}")
+    chosen = f", neurons by {described['indices']}" if described.get("indices") else ""
+    chosen = chosen.replace("by random", "by chance")
     told = f" of {whose} layers {plain(layers)}" if layers else ""
     return f"{described['kind']}{told}{chosen}"
 

@@ -18,8 +18,7 @@ class ExtractSettings:
     """Which neurons of the teacher a student begins as, with `distill.initialisation: extract`.
 
     Attributes:
-        indices: The most important ones, the leading ones, or some by chance; in each case of the
-            layers of the uniform map, which `slices` do not keep.
+        indices: The most important ones, or some by chance.
         loss: What a neuron is important for: `words` that are masked, told by the teacher's own
             head; `states`, the teacher's last hidden states where words are masked, which every
             teacher has; or the labels of the `task`. `auto` is `words` where the teacher's

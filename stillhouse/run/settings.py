@@ -13,6 +13,7 @@ from stillhouse.data.task import TaskSettings
 from stillhouse.distill.layer_maps import Genes, LayerMapName
 from stillhouse.distill.relations import RelationTarget
 from stillhouse.errors import SettingsError
+from stillhouse.model.kept_layers import KeptLayersRule
 from stillhouse.model.students import InitialisationKind
 from stillhouse.run.chain_settings import (
     BlocksSettings,
@@ -226,6 +227,9 @@ class DistillSettings:
             candidates have the uniform map.
         initialisation: First weights: leading slices of the teacher, an `extract` of its neurons
             (see the section of that name), or random.
+        kept_layers: Teacher layers that slices are of: the first, the last and `spread` ones
+            between, or those of the `uniform` map, which extracts have. `auto` is the latter where
+            states or attention are learnt by that map, or by one that is searched.
         learning_rate: Peak of the schedule.
         batch_size: Examples a step.
         dropout: In the student while it learns.
@@ -242,6 +246,7 @@ class DistillSettings:
     embeddings: bool = False
     layer_map: LayerMapName | Literal["search"] | Genes = "uniform"
     initialisation: InitialisationKind = "slices"
+    kept_layers: Literal["auto"] | KeptLayersRule = "auto"
     learning_rate: float = 3e-4
     batch_size: int = 32
     dropout: float = 0.0
@@ -264,6 +269,11 @@ class DistillSettings:
             rule="distill.layer_map = search needs distill.hidden_weight or "
             "distill.attention_weight above 0: a map of layers is of nothing else",
             value=layered,
+        )
+        check(
+            holds=self.kept_layers == "auto" or self.initialisation == "slices",
+            rule="distill.kept_layers is of slices alone (distill.initialisation); leave it out",
+            value=self.kept_layers,
         )
         for name in ("temperature", "learning_rate", "batch_size", "cache_gb"):
             value = getattr(self, name)

@@ -13,7 +13,6 @@ from stillhouse.model.extraction import (
     chosen_cut,
     chosen_head_rows,
     extract,
-    leading_importance,
     most_important,
     random_importance,
 )
@@ -189,27 +188,6 @@ def test_layers_are_those_of_the_uniform_map(make_bert):
     for layer, source in zip(student.bert.encoder.layer, (2, 5), strict=True):
         theirs = teacher.bert.encoder.layer[source].state_dict()
         assert all(torch.equal(one, theirs[name]) for name, one in layer.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"hidden_size": 8, "ffn_size": 12, "heads": 4},
-        {"hidden_size": 8, "ffn_size": 12, "heads": 2},
-        {"hidden_size": 16, "heads": 2, "head_size": 8},
-        {"heads": 6, "head_size": 4, "ffn_size": 40},
-        {"heads": 8, "head_size": 2},
-    ],
-)
-def test_leading_neurons_are_the_leading_slices_of_the_layers_of_the_uniform_map(make_bert, sizes):
-    """Where slices of spread layers would keep the first and the last of four."""
-    teacher = make_bert(seed=1, num_hidden_layers=4)
-    ours, theirs = (fresh(teacher, layers=2, **sizes) for _ in range(2))
-    cut = extract(ours, teacher, leading_importance(architecture_of(teacher.config)))
-    copy_slices(theirs, teacher, (1, 3))
-    assert cut.layers == (1, 3)
-    wanted = theirs.state_dict()
-    assert all(torch.equal(one, wanted[name]) for name, one in ours.state_dict().items())
 
 
 def test_surplus_heads_and_neurons_keep_fresh_weights(make_bert):

@@ -120,6 +120,15 @@ def test_slices_come_from_spread_layers(make_bert):
         assert equal_weights(layer, teacher.bert.encoder.layer[source])
 
 
+def test_slices_may_come_from_the_layers_of_the_uniform_map(make_bert):
+    teacher = make_bert(num_hidden_layers=6)
+    student = build_student(student_config(shape(3, 16, 4, 32), teacher.config), seed=0)
+    done = initialise_student(student, teacher, "slices", rule="uniform")
+    assert done.layers == (1, 3, 5)
+    for layer, source in zip(student.bert.encoder.layer, done.layers, strict=True):
+        assert equal_weights(layer, teacher.bert.encoder.layer[source])
+
+
 OUTPUTS = {"tags": 5, "spans": 2}
 
 

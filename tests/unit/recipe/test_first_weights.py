@@ -20,7 +20,12 @@ from stillhouse.errors import SettingsError, TeacherError
 from stillhouse.model.students import build_student, student_config
 from stillhouse.model.teachers import Teacher
 from stillhouse.recipe import first_weights as rooms
-from stillhouse.recipe.first_weights import first_weights, kept_importance, resolve_loss
+from stillhouse.recipe.first_weights import (
+    first_weights,
+    kept_importance,
+    kept_layers_rule,
+    resolve_loss,
+)
 from stillhouse.run.settings import settings_from_dict
 from stillhouse.space.architecture import BertArchitecture
 
@@ -117,11 +122,6 @@ def alike(one, other):
             {"indices": "random"},
             {"kind": "extract", "layers": [1], "indices": "random"},
         ),
-        (
-            "extract",
-            {"indices": "leading"},
-            {"kind": "extract", "layers": [1], "indices": "leading"},
-        ),
     ],
 )
 def test_each_kind_of_first_weights(student, teacher, sample, tmp_path, kind, extract, told):
@@ -140,7 +140,41 @@ def test_each_kind_of_first_weights(student, teacher, sample, tmp_path, kind, ex
         assert all(len(place) == 1 for place in found)
         kept = [int(place) for place in found]
         assert kept == sorted(set(kept))
-        assert (kept == list(range(8))) is (kind == "slices" or told["indices"] == "leading")
+        assert (kept == list(range(8))) is (kind == "slices")
+
+
+@pytest.mark.parametrize(
+    ("distill", "rule"),
+    [
+        ({}, "spread"),  # outputs alone
+        ({"hidden_weight": 1.0}, "uniform"),
+        ({"attention_weight": 1.0}, "uniform"),
+        ({"attention_weight": 1.0, "layer_map": "search"}, "uniform"),
+        ({"hidden_weight": 1.0, "layer_map": "last"}, "spread"),
+        ({"hidden_weight": 1.0, "layer_map": [2, 4]}, "spread"),
+        ({"hidden_weight": 1.0, "kept_layers": "spread"}, "spread"),
+        ({"kept_layers": "uniform"}, "uniform"),
+    ],
+)
+def test_slices_keep_the_layers_that_they_learn_from(distill, rule):
+    assert kept_layers_rule(settings_from_dict({"distill": distill}).distill) == rule
+
+
+@pytest.mark.parametrize(("rule", "layers"), [("spread", (0, 3)), ("uniform", (1, 3))])
+def test_slices_are_of_the_layers_of_the_rule(teacher, config, sample, tmp_path, rule, layers):
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = 4
+    deep = replace(teacher, model=build(BertForSequenceClassification, config))
+    shape = BertArchitecture(layers=2, hidden_size=8, heads=2, ffn_size=16)
+    done = first_weights(
+        build_student(student_config(shape, config), seed=3),
+        deep,
+        settings=settings_from_dict({"distill": {"kept_layers": rule}}),
+        sample=sample,
+        folder=tmp_path,
+        seed=0,
+    )
+    assert done.layers == layers
 
 
 def test_chance_follows_the_seed_that_is_passed(student, teacher, sample, tmp_path):
@@ -309,20 +343,6 @@ def test_a_workbench_measures_a_prepared_teacher_on_its_training_examples(
     assert told.indices == ("importance" if is_prepared else "random")
     assert counted == ([12] if is_prepared else [])
     assert (tmp_path / KEPT).exists() is is_prepared
-
-
-@pytest.mark.parametrize("indices", ["leading", "random"])
-def test_neurons_that_nothing_is_measured_for_are_those_asked_for_from_the_start(
-    bench, teacher, student, sample, tmp_path, counted, indices
-):
-    made = bench(
-        {"distill": {"initialisation": "extract"}, "extract": {"indices": indices}},
-        run=SimpleNamespace(work=tmp_path),
-        data=SimpleNamespace(train=sample),
-        teacher_hash="",
-    )
-    assert replace(made, source=teacher).initialise(student).indices == indices
-    assert counted == []
 
 
 def test_words_that_nobody_tells_are_refused_before_the_teacher_is_prepared(

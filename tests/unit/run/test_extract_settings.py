@@ -22,10 +22,7 @@ def test_an_extract_of_students_that_begin_otherwise_is_refused():
     [
         ({"examples": 0}, r"extract.examples must be at least 1, got 0"),
         ({"loss": "labels"}, r"extract.loss: Input should be 'auto', 'words', 'states' or 'task'"),
-        (
-            {"indices": "last"},
-            r"extract.indices: Input should be 'importance', 'leading' or 'random'",
-        ),
+        ({"indices": "leading"}, r"extract.indices: Input should be 'importance' or 'random'"),
         ({"size": 3}, r"extract.size: unknown key; known keys here: indices, loss, examples"),
     ],
 )

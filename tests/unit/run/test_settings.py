@@ -39,6 +39,7 @@ EVERYTHING = {
     "distill": {"logit_weight": 0.5, "temperature": 2.0, "label_weight": 0.1,
                 "hidden_weight": 0.2, "attention_weight": 0.3,
                 "embeddings": True, "layer_map": "search", "initialisation": "extract",
+                "kept_layers": "auto",
                 "learning_rate": 1e-3, "batch_size": 8, "dropout": 0.1, "precision": "float32",
                 "cache_gb": 0.5},
     "final": {"students": 2, "epochs": 4.0, "controls": 3, "noise_candidates": 9},
@@ -282,6 +283,11 @@ def test_unknown_keys_name_their_path_and_the_known_ones(data, parts):
     ("path", "value", "message"),
     [
         ("search.candidates", "many", "search.candidates: .*integer.*'many'"),
+        (
+            "distill",
+            {"kept_layers": "spread", "initialisation": "scratch"},
+            "distill.kept_layers is of slices alone .* got 'spread'",
+        ),
         ("search.candidates", 2.5, "search.candidates: .*2.5"),
         ("search.candidates", 0, "search.candidates must be above 0 or absent, got 0"),
         ("search.proxy_examples", -1, "proxy_examples must be above 0, got -1"),
