@@ -117,7 +117,7 @@ def tiny(tmp_path, monkeypatch, weather_encoder_folder, weather_text, weather_ro
         "enwiki_folder": lambda: weather_text,
         "glue_folder": lambda: glue,
         "BEGINNINGS": {
-            name: extract.BEGINNINGS[name] for name in ("importance", extract.LEADING, "scratch")
+            name: extract.BEGINNINGS[name] for name in ("importance", "leading", "scratch")
         },
     }.items():
         monkeypatch.setattr(extract, name, value)
