@@ -15,7 +15,12 @@ from stillhouse.errors import TeacherError
 from stillhouse.model.anatomy import anatomy_of
 from stillhouse.model.heads import auto_class_of, head_named
 from stillhouse.model.lsq import load_quantised, told_bits
-from stillhouse.model.teachers import load_model, load_tokenizer
+from stillhouse.model.teachers import (
+    fresh_weights,
+    load_model,
+    load_tokenizer,
+    refuse_fresh_encoder,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -110,11 +115,15 @@ def _other(name: str, head: HeadKind) -> PreTrainedModel:
             # MobileBERT's head has a part of no size where embeddings are as wide as the layers.
             warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
             model, info = auto_class.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True
+                name,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise TeacherError(f"no model could be loaded from {name!r}: {error}") from error
-    missing = set(info["missing_keys"])
+    missing = fresh_weights(info)
+    refuse_fresh_encoder(name, model, missing)
     if head == "encoder" and any(key.startswith("pooler.") for key in missing):
         model.pooler = None  # or its output would be chance
         missing = {key for key in missing if not key.startswith("pooler.")}

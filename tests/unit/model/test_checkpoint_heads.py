@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from stillhouse.errors import TeacherError
 from stillhouse.model.checkpoint_heads import load_headed
@@ -58,6 +58,15 @@ def test_a_checkpoint_that_lacks_its_head_is_refused(save, tmp_path, written, la
     save(AutoModel, family="bert")
     rename(tmp_path, written)
     with pytest.raises(TeacherError, match=rf"lacks weights of a {written}: {lacking}.*finetune"):
+        load_headed(str(tmp_path))
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForTokenClassification])
+def test_weights_of_another_shape_than_the_configuration_tells(save, tmp_path, auto_class):
+    save(auto_class, family="bert")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
+    with pytest.raises(TeacherError, match=r"do not fit its config.json: .*drawn by chance"):
         load_headed(str(tmp_path))
 
 
