@@ -6,12 +6,15 @@ PAGE = """Benchmarks (python -m benchmarks.<name> --small or --full):
   attention       the fused and the plain attention kernel in training on this processor
   kd_nas          KD-NAS on SST-2 or MRPC (--task) against hand-crafted shapes, three seeds
   record_table    proxy scores and latencies of random architectures, for `strategies`
+  record_benchmark  the benchmark tables that stillhouse carries, a complete grid a task
+  mlm_teacher     makes the small teacher of masked words that other benchmarks learn from
   corpus_memory   memory while a text corpus is prepared and read, half of it and the whole
   relation_loss   relation losses against the direct computation: memory and time
   supernet_cost   a step of a supernet against the same four subnets trained as plain models
   table_selection the 100 best of 10⁸ combinations under twenty limits, against all added up
   operation_sum   latency of chains as the sum of their operations, beside FLOPs and measurement
   extract         ETD: chosen neurons as first weights against slices and scratch, on text
+  kept_layers     first weights of spread layers against those of the map, SST-2 and CoNLL-2000
   layer_map       all maps of 6 teacher layers to 3: evolution against chance, found against rules
   nas_bert        block losses as a judge, selected against random chains, without shrinking
   autodistil      relation loss as a judge, few-shot against one-shot, found against sliced students

@@ -28,22 +28,12 @@ from stillhouse.cli.options import (
     UnlabelledOption,
 )
 from stillhouse.cli.screen import EXIT_OVER_LIMITS, narrator, resumable
-from stillhouse.cli.search_options import gather_settings, task_options
+from stillhouse.cli.search_options import LEARNING_ON_A_TASK, gather_settings, task_options
 from stillhouse.errors import SettingsError
 
 _READS_ON_A_TASK = (
-    "recipe",
-    "seed",
-    "teacher",
+    *LEARNING_ON_A_TASK,
     "student",
-    "task",
-    "limit",
-    "device",
-    "distill",
-    "extract",
-    "mlm",
-    "quantise",
-    "layer_map",
     "search.proxy_examples",
     "search.epochs",
     "search.candidate_seconds",

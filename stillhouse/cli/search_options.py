@@ -46,23 +46,21 @@ WordsArgument = Annotated[
 ]
 
 
-_READS_ON_A_TASK = (
+LEARNING_ON_A_TASK = (
     "recipe",
     "seed",
     "teacher",
     "task",
-    "space",
     "limit",
     "device",
-    "search",
     "distill",
     "extract",
     "mlm",
     "quantise",
     "layer_map",
-    "final",
-    "compare",
 )
+"""Sections that make a student on a task, searched or given."""
+_READS_ON_A_TASK = (*LEARNING_ON_A_TASK, "space", "search", "final", "compare")
 
 
 def gather_settings(

@@ -175,7 +175,8 @@ def test_stopped_anywhere_it_goes_on_as_if_it_never_had_been(
     search, searched, tmp_path, monkeypatch, room, name
 ):
     """At every third call of a part in turn, until it comes through."""
-    calls, real = [0], getattr(room, name)
+    calls, real, noted = [0], getattr(room, name), {}
+    spent = tmp_path / "run" / "work" / "final"
 
     def stumbling(*given, **named):
         calls[0] += 1
@@ -190,8 +191,14 @@ def test_stopped_anywhere_it_goes_on_as_if_it_never_had_been(
                 result = search(tmp_path / "run")
                 break
             except KeyboardInterrupt:
-                continue
+                noted |= {one.stem: read_json(one)["cost_s"] for one in spent.glob("*.json")}
     assert calls[0] > 3
+    costs = {
+        f"student-of-trial-{s.metrics['trial']:04d}": s.metrics["cost_s"] for s in result.students
+    }
+    assert noted or room is flash  # which stops candidates alone
+    assert all(costs.get(name, cost_s) >= round(cost_s, 3) for name, cost_s in noted.items())
+    assert not list(spent.glob("*.json"))
     assert outcomes(result) == outcomes(searched)
     assert read_json(tmp_path / "run" / "references.json") == read_json(
         searched.path / "references.json"

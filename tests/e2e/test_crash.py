@@ -131,6 +131,10 @@ def test_killed_and_started_again_equals_undisturbed(whole, command, tmp_path, m
     if moment is in_the_search:
         assert 2 <= len(before) < len(trials(whole))
 
+    if moment is in_the_final_training:  # what a longer training would have noted
+        [begun] = [one for one in (run / "work" / "final").iterdir() if one.is_dir()]
+        begun.with_suffix(".json").write_text('{"cost_s": 1000.0}')
+
     code, written = end(begin(command(run)))
 
     assert code == 0, written
@@ -138,6 +142,11 @@ def test_killed_and_started_again_equals_undisturbed(whole, command, tmp_path, m
     known = [trial for trial in before if trial["state"] is not TrialState.RUNNING]
     assert trials(run)[: len(known)] == known
     assert students(run) == students(whole)
+    if moment is in_the_final_training:
+        costs = [
+            json.loads(one.read_text())["cost_s"] for one in run.glob("students/*/metrics.json")
+        ]
+        assert sum(cost_s > 1000 for cost_s in costs) == 1
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
     assert not list(run.rglob("*.tmp"))
 

@@ -1,4 +1,4 @@
-"""A latency profile of tiny BERTs, whose latencies follow their work."""
+"""A clock to set on, and a latency profile of tiny BERTs, whose latencies follow their work."""
 
 # ruff: noqa: PLC0415  torch and the like are imported only for tests that ask for them
 
@@ -116,3 +116,14 @@ def profile_file(profile, tmp_path):
         return str(tmp_path / "profile.json")
 
     return write
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What `time.perf_counter` reads, in `now_s`; it stands still until it is set on."""
+
+    class Clock:
+        now_s = 100.0
+
+    monkeypatch.setattr("time.perf_counter", lambda: Clock.now_s)
+    return Clock

@@ -1,8 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from benchmarks.__main__ import PAGE
 from benchmarks.common import interval, interval_over_both, print_stages, spread
+
+
+def test_every_benchmark_is_listed():
+    """Those are programs that have a size."""
+    folder = Path(__file__).parents[3] / "benchmarks"
+    programs = [file.stem for file in folder.glob("*.py") if "__main__" in file.read_text("utf-8")]
+    listed = [line.split()[0] for line in PAGE.splitlines() if line.startswith("  ")]
+    assert sorted(listed) == sorted(set(programs) - {"__main__"})
 
 
 def test_the_interval_is_that_of_scipy():

@@ -5,15 +5,6 @@ import pytest
 from stillhouse.recipe.kept_seconds import seconds_kept
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    class Clock:
-        now_s = 100.0
-
-    monkeypatch.setattr("time.perf_counter", lambda: Clock.now_s)
-    return Clock
-
-
 def stopped_after(file, clock, seconds):
     with seconds_kept(file) as spent_s:
         clock.now_s += seconds

@@ -33,15 +33,6 @@ class First:
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    class Clock:
-        now_s = 100.0
-
-    monkeypatch.setattr("time.perf_counter", lambda: Clock.now_s)
-    return Clock
-
-
-@pytest.fixture
 def record(tmp_path, space):
     return Record(f"sqlite:///{tmp_path}/study.db", space)
 
